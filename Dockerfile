@@ -1,0 +1,39 @@
+# syntax=docker/dockerfile:1
+# docker build -t aperta .                              embedded engines and faster-whisper
+# docker build -t aperta --build-arg EXTRAS=pyannote .  with pyannote.audio (and PyTorch: several GB)
+ARG PYTHON_VERSION=3.12
+
+FROM python:${PYTHON_VERSION}-slim-bookworm AS build
+ARG EXTRAS=""
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+WORKDIR /app
+RUN python -m venv /opt/venv
+# Dependencies alone, so that a change of the source leaves this layer as it is: the editable install of an empty package
+# points at /app, where the next stage puts the real one.
+COPY pyproject.toml constraints.txt LICENSE NOTICE README.md ./
+RUN mkdir backend && touch backend/__init__.py \
+    && /opt/venv/bin/pip install -c constraints.txt -e ".${EXTRAS:+[${EXTRAS}]}"
+
+FROM python:${PYTHON_VERSION}-slim-bookworm
+RUN useradd --uid 10001 --user-group --create-home aperta \
+    && install --directory --owner=aperta --group=aperta /data /data/uploads /data/models
+COPY --from=build /opt/venv /opt/venv
+WORKDIR /app
+COPY LICENSE NOTICE README.md pyproject.toml ./
+COPY alembic alembic
+COPY backend backend
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    HOST=0.0.0.0 \
+    PORT=8000 \
+    UPLOAD_DIR=/data/uploads \
+    DATABASE_URL=sqlite+aiosqlite:////data/aperta.db \
+    MODELS_DIR=/data/models
+RUN python -m compileall -q backend
+USER 10001:10001
+VOLUME /data
+EXPOSE 8000
+# Ready means that the engines are loaded, which the first start spends some time on.
+HEALTHCHECK --interval=15s --timeout=5s --start-period=120s --retries=4 \
+    CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:' + os.environ['PORT'] + '/health/ready', timeout=4)"]
+CMD ["sh", "-c", "aperta migrate && exec aperta serve"]

@@ -1,0 +1,98 @@
+# Aperta's entry points; `make` alone lists them. Settings such as PORT, UPLOAD_DIR or DATABASE_URL pass through.
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+
+SOURCES := backend tests samples scripts alembic
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-servers test-pyannote lint format sample bench constraints clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS="$$(printf '\t')" read -r target text; do \
+		printf '  make %-15s %s\n' "$$target" "$$text"; done
+
+run: .venv/.installed ## Install if needed, migrate the database, serve on http://127.0.0.1:8000
+	@.venv/bin/aperta migrate
+	@exec .venv/bin/aperta serve
+
+test: .venv/.installed-dev .venv-swift/.installed ## Run the tests (PYTEST_ARGS="-k name" to choose)
+	.venv/bin/python -m pytest $(PYTEST_ARGS)
+
+test-servers: .venv-swift/.installed ## Install the S3 server that the tests start (OpenStack Swift)
+
+test-pyannote: .venv-pyannote/.installed ## Run the tests of the pyannote.audio engine in an environment of its own
+	.venv-pyannote/bin/python -m pytest tests/pyannote $(PYTEST_ARGS)
+
+lint: .venv/.installed-dev ## Check style, types and the direction of imports
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+format: .venv/.installed-dev ## Format the code and sort its imports
+	.venv/bin/ruff check --fix --select I
+	.venv/bin/ruff format
+
+sample: .venv/.installed ## Make the sample recording again (needs flite)
+	.venv/bin/python samples/make_sample.py
+
+bench: .venv/.installed ## Process the sample recording and show how long it took
+	.venv/bin/python -m timeit -n 1 -r 3 -s 'import subprocess' \
+		"subprocess.run(['.venv/bin/aperta', 'process', 'samples/meeting.flac'], check=True, stdout=subprocess.DEVNULL)"
+
+constraints: ## Pin the newest versions that fit together, in constraints.txt and constraints-swift.txt
+	@$(call ensure_venv,.venv-constraints,--clear)
+	.venv-constraints/bin/python -m pip install --quiet torch==2.13.0
+	.venv-constraints/bin/python -m pip install --quiet -e '.[dev,pyannote]'
+	.venv-constraints/bin/python scripts/pin_versions.py make constraints >constraints.txt.new
+	mv constraints.txt.new constraints.txt
+	@$(call ensure_venv,.venv-constraints,--clear)
+	.venv-constraints/bin/python -m pip install --quiet swift
+	.venv-constraints/bin/python scripts/pin_versions.py make constraints >constraints-swift.txt.new
+	mv constraints-swift.txt.new constraints-swift.txt
+	rm -rf .venv-constraints
+
+clean: ## Remove environments, caches and builds; recordings and databases stay
+	rm -rf .venv .venv-swift .venv-pyannote .venv-constraints build dist *.egg-info
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Each environment carries a stamp newer than the files it was installed from, so that a second run needs no network.
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(call ensure_venv,.venv)
+	@echo "Installing Aperta into .venv, which takes a minute or two"
+	@.venv/bin/python -m pip install --quiet -c constraints.txt -e .
+	@touch $@
+
+.venv/.installed-dev: pyproject.toml constraints.txt
+	@$(call ensure_venv,.venv)
+	@echo "Installing Aperta and its development tools into .venv, which takes a minute or two"
+	@.venv/bin/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch .venv/.installed $@
+
+.venv-swift/.installed: constraints-swift.txt
+	@$(call ensure_venv,.venv-swift)
+	@echo "Installing OpenStack Swift, the tests' S3 server, into .venv-swift"
+	@.venv-swift/bin/python -m pip install --quiet -c constraints-swift.txt swift setuptools
+	@touch $@
+
+# A torchaudio whose own extension does not fit the pinned torch is used without it: pyannote.audio needs none of it for
+# recordings in memory.
+.venv-pyannote/.installed: pyproject.toml constraints.txt
+	@$(call ensure_venv,.venv-pyannote)
+	@echo "Installing PyTorch and pyannote.audio into .venv-pyannote, which takes some minutes"
+	@.venv-pyannote/bin/python -m pip install --quiet -c constraints.txt -e '.[dev,pyannote]'
+	@.venv-pyannote/bin/python -c 'import torchaudio' 2>/dev/null || \
+		rm -f .venv-pyannote/lib/python3*/site-packages/torchaudio/lib/_torchaudio.abi3.so
+	@touch $@
+
+# $(call ensure_venv,FOLDER[,--clear]): a working environment in FOLDER, or one sentence that says what is missing.
+ensure_venv = command -v $(PYTHON) >/dev/null 2>&1 || { \
+		echo "Python 3.11 or newer is needed, and there is no $(PYTHON): apt-get install python3 python3-venv" >&2; exit 1; }; \
+	$(PYTHON) scripts/check_python.py || exit 1; \
+	test -z "$(2)" && $(1)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(1)

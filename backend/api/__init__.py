@@ -1,0 +1,1 @@
+"""HTTP: routes, schemas, problems. Nothing below this package knows that HTTP exists."""

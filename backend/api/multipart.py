@@ -1,0 +1,163 @@
+"""A multipart/form-data body as it arrives: the file as a stream of bytes, the other fields as text.
+
+Starlette's own form parser writes a file to a temporary folder first and again to its place afterwards; here the bytes
+go straight to whoever reads `file_chunks`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+
+MAX_FIELD_BYTES = 64 * 1024
+FRAMING_BYTES = 1024 * 1024
+"""What boundaries, part headers and text fields may add to the file."""
+
+
+class MultipartUpload:
+    """One file part and any number of text fields, in any order.
+
+    Args:
+        request: a request whose body nobody has read.
+        file_field: name of the file part.
+        max_bytes: largest file.
+        stall_timeout_s: longest wait for the next bytes.
+
+    Raises:
+        HTTPException: 415 if the body is no multipart/form-data, 400 without a boundary, 413 if its length already
+            says that it is too large.
+    """
+
+    def __init__(self, request: Request, *, file_field: str, max_bytes: int, stall_timeout_s: float) -> None:
+        self.fields: dict[str, str] = {}
+        self.filename: str | None = None
+        self.content_type: str | None = None
+        self._request = request
+        self._file_field = file_field
+        self._max_body_bytes = max_bytes + FRAMING_BYTES
+        self._stall_timeout_s = stall_timeout_s
+        self._parser = _parser(request, self)
+        self._check_length(int(request.headers.get("content-length") or 0), max_bytes)
+        self._chunks: list[bytes] = []
+        self._header_name = b""
+        self._header_value = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._field_name = ""
+        self._field = bytearray()
+        self._in_file = False
+        self._complete = False
+
+    async def file_chunks(self) -> AsyncGenerator[bytes, None]:
+        """The file's bytes. Once exhausted, the whole body was read and `fields` is complete.
+
+        Raises:
+            HTTPException: 400 for a malformed or cut-off body, 408 if the client stalls, 413 if it is too large.
+        """
+        received = 0
+        async for data in self._body():
+            received += len(data)
+            self._check_length(received, self._max_body_bytes)
+            try:
+                self._parser.write(data)
+            except FormParserError as error:
+                raise HTTPException(400, f"The multipart body is malformed: {error}") from error
+            for chunk in self._chunks:
+                yield chunk
+            self._chunks.clear()
+        if not self._complete:
+            raise HTTPException(400, "The multipart body ends before its last boundary: the upload was cut off.")
+
+    async def _body(self) -> AsyncIterator[bytes]:
+        stream = aiter(self._request.stream())
+        while True:
+            try:
+                async with asyncio.timeout(self._stall_timeout_s):
+                    data = await anext(stream)
+            except StopAsyncIteration:
+                return
+            except TimeoutError as error:
+                raise HTTPException(
+                    408, f"No bytes came for {self._stall_timeout_s:g} s: the upload was given up."
+                ) from error
+            except ClientDisconnect as error:
+                raise HTTPException(400, "The client closed the connection before the upload was complete.") from error
+            yield data
+
+    def _check_length(self, length: int, limit: int) -> None:
+        if length > limit + FRAMING_BYTES:
+            raise HTTPException(
+                413,
+                f"The upload is larger than the {limit} bytes allowed. Send a smaller file, or raise MAX_UPLOAD_BYTES.",
+            )
+
+    # The parser calls these while it reads.
+
+    def on_part_begin(self) -> None:
+        self._headers = {}
+        self._in_file = False
+
+    def on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header_name += data[start:end]
+
+    def on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._header_value += data[start:end]
+
+    def on_header_end(self) -> None:
+        self._headers[self._header_name.lower()] = self._header_value
+        self._header_name = self._header_value = b""
+
+    def on_headers_finished(self) -> None:
+        _, options = parse_options_header(self._headers.get(b"content-disposition"))
+        self._field_name = options.get(b"name", b"").decode("utf-8", "replace")
+        self._field = bytearray()
+        if self._field_name != self._file_field:
+            return
+        if b"filename" not in options:
+            raise HTTPException(
+                422, f"The field '{self._file_field}' is text, not a file. With curl: -F \"file=@meeting.wav\""
+            )
+        if self.filename is not None:
+            raise HTTPException(422, "More than one file was sent. Send one recording per request.")
+        self._in_file = True
+        self.filename = _checked_filename(options[b"filename"].decode("utf-8", "replace"))
+        self.content_type = self._headers.get(b"content-type", b"").decode("latin-1") or None
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._in_file:
+            self._chunks.append(data[start:end])
+            return
+        self._field += data[start:end]
+        if len(self._field) > MAX_FIELD_BYTES:
+            raise HTTPException(413, f"The form field '{self._field_name}' is longer than {MAX_FIELD_BYTES} bytes.")
+
+    def on_part_end(self) -> None:
+        if not self._in_file:
+            self.fields[self._field_name] = self._field.decode("utf-8", "replace")
+
+    def on_end(self) -> None:
+        self._complete = True
+
+
+def _parser(request: Request, upload: MultipartUpload) -> MultipartParser:
+    kind, options = parse_options_header(request.headers.get("content-type"))
+    if kind != b"multipart/form-data":
+        raise HTTPException(415, 'Send the recording as multipart/form-data. With curl: -F "file=@meeting.wav"')
+    if not options.get(b"boundary"):
+        raise HTTPException(400, "The Content-Type header names no multipart boundary.")
+    names = ("part_begin", "part_data", "part_end", "header_field", "header_value", "header_end", "headers_finished")
+    callbacks = {f"on_{name}": getattr(upload, f"on_{name}") for name in (*names, "end")}
+    try:
+        return MultipartParser(options[b"boundary"], callbacks)  # type: ignore[arg-type]
+    except FormParserError as error:
+        raise HTTPException(400, f"The multipart boundary cannot be used: {error}") from error
+
+
+def _checked_filename(name: str) -> str:
+    if "\0" in name:
+        raise HTTPException(400, "The file name holds a NUL character.")
+    return name

@@ -1,0 +1,126 @@
+"""Errors as RFC 9457 problem details (`application/problem+json`). The only place where errors meet status codes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.encoders import jsonable_encoder
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from backend import errors
+
+logger = logging.getLogger(__name__)
+
+STATUS: Mapping[type[errors.AppError], int] = {
+    errors.InvalidInput: 422,
+    errors.InvalidAudio: 422,
+    errors.UnsupportedMedia: 415,
+    errors.EmptyAudio: 422,
+    errors.TooLarge: 413,
+    errors.NotFound: 404,
+    errors.Conflict: 409,
+    errors.ObjectExists: 409,
+    errors.StorageError: 500,
+    errors.ObjectMissing: 404,
+    errors.StorageMisconfigured: 503,
+    errors.StorageUnavailable: 503,
+    errors.StorageFull: 507,
+    errors.DatabaseUnavailable: 503,
+    errors.ProcessingFailed: 500,
+    errors.EngineUnavailable: 503,
+    errors.AppError: 500,
+}
+RETRY_AFTER_S = {503: "30", 507: "60"}
+
+
+class Problem(BaseModel):
+    """A problem detail (RFC 9457)."""
+
+    type: str = Field("about:blank", description="Which kind of problem; `about:blank` when the status says it all")
+    title: str = Field(description="The kind of problem in a few words", examples=["Unsupported media"])
+    status: int = Field(examples=[415])
+    detail: str = Field(
+        description="What is wrong here and what helps", examples=["The file has no audio stream. Send a recording."]
+    )
+    instance: str | None = Field(None, description="The path that was asked for")
+
+
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, object]]:
+    """For a route's `responses=`: these statuses come as problem details."""
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status in statuses
+    }
+
+
+def add_problem_handlers(app: FastAPI) -> None:
+    """Every error leaves the app as a problem detail."""
+    app.add_exception_handler(errors.AppError, _app_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+async def _app_error(request: Request, error: Exception) -> JSONResponse:
+    status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+    extra: dict[str, object] = {"type": f"urn:aperta:problem:{_slug(type(error))}"}
+    if isinstance(error, errors.ProcessingFailed):
+        extra["conversation_id"] = error.conversation_id
+    if status >= 500:
+        logger.error("%s %s: %s", request.method, request.url.path, error, exc_info=error)
+    return _problem(request, status, _title(type(error)), str(error), extra)
+
+
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    phrase = HTTPStatus(error.status_code).phrase
+    return _problem(request, error.status_code, phrase, str(error.detail or phrase), headers=error.headers)
+
+
+async def _validation_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    found = [
+        {"field": ".".join(str(part) for part in item["loc"][1:] or item["loc"]), "message": item["msg"]}
+        for item in error.errors()
+    ]
+    detail = "; ".join(f"{item['field']}: {item['message']}" for item in found)
+    return _problem(request, 422, "Invalid input", detail, {"errors": jsonable_encoder(found)})
+
+
+async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    logger.error("%s %s broke", request.method, request.url.path, exc_info=error)
+    return _problem(request, 500, "Internal server error", "Something broke; the server's log says what.")
+
+
+def _problem(
+    request: Request,
+    status: int,
+    title: str,
+    detail: str,
+    extra: Mapping[str, object] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    body = {"type": "about:blank", "title": title, "status": status, "detail": detail, "instance": request.url.path}
+    sent = dict(headers or {})
+    if status in RETRY_AFTER_S:
+        sent.setdefault("Retry-After", RETRY_AFTER_S[status])
+    return JSONResponse(body | dict(extra or {}), status, sent, media_type="application/problem+json")
+
+
+def _slug(kind: type[Exception]) -> str:
+    return _title(kind).lower().replace(" ", "-")
+
+
+def _title(kind: type[Exception]) -> str:
+    """`UnsupportedMedia` → "Unsupported media"."""
+    words = "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in kind.__name__).strip()
+    return words[:1].upper() + words[1:]

@@ -1,0 +1,40 @@
+"""Is it alive, is it ready, what is it made of."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+from starlette.exceptions import HTTPException
+
+from backend import __version__
+from backend.api.dependencies import ServicesDep
+from backend.api.problems import problem_responses
+from backend.api.schemas import Health
+from backend.services.speech import ATTRIBUTION
+
+router = APIRouter(prefix="/health", tags=["health"])
+
+
+@router.get("", summary="State, engines, storage and database")
+async def health(services: ServicesDep) -> Health:
+    info = await services.storage.get_info()
+    return Health(
+        status="ok" if info.reason is None else "degraded",
+        version=__version__,
+        ready=services.speech.ready,
+        engines=services.speech.engines,
+        storage=info.storage_type,
+        database=services.database.kind,
+        attribution=list(ATTRIBUTION),
+    )
+
+
+@router.get("/live", status_code=204, summary="The process answers")
+async def live() -> Response:
+    return Response(status_code=204)
+
+
+@router.get("/ready", status_code=204, summary="All models are loaded", responses=problem_responses(503))
+async def ready(services: ServicesDep) -> Response:
+    if not services.speech.ready:
+        raise HTTPException(503, "The models are still loading.", headers={"Retry-After": "2"})
+    return Response(status_code=204)

@@ -1,0 +1,189 @@
+"""The `aperta` command."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from backend import __version__
+from backend.config import Settings, describe_invalid_settings, set_up_logging
+from backend.errors import AppError
+from backend.services.speech import StageProgress
+
+if TYPE_CHECKING:
+    from backend.api.schemas import ProcessResponse
+
+app = typer.Typer(no_args_is_help=True, help="Recordings in; stored audio and who said what out.")
+models = typer.Typer(no_args_is_help=True, help="Speech models on this disk.")
+app.add_typer(models, name="models")
+
+CHUNK_BYTES = 1024 * 1024
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(f"aperta {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on; default HOST or 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; default PORT or 8000.")] = None,
+) -> None:
+    """Serve the API and the page."""
+    from backend.main import serve as run_server
+
+    with _plain_errors():
+        settings = _settings()
+        given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+        run_server(settings.model_copy(update=given))
+
+
+@app.command()
+def process(
+    files: Annotated[list[Path], typer.Argument(help="Recordings.", exists=True, dir_okay=False, readable=True)],
+    language: Annotated[str | None, typer.Option(help="Spoken language, for example en.")] = None,
+    num_speakers: Annotated[int | None, typer.Option(min=1, help="Exactly this many people speak.")] = None,
+    min_speakers: Annotated[int | None, typer.Option(min=1, help="At least this many.")] = None,
+    max_speakers: Annotated[int | None, typer.Option(min=1, help="At most this many.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="What the recording is about.")] = None,
+    title: Annotated[str | None, typer.Option(help="A name for the conversation.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the API's answer, one line per file.")] = False,
+) -> None:
+    """Run the pipeline without a server: the same storage, the same rows."""
+    from backend.api.schemas import ProcessForm
+
+    with _plain_errors():
+        form = ProcessForm(
+            language=language,
+            num_speakers=num_speakers,
+            min_speakers=min_speakers,
+            max_speakers=max_speakers,
+            prompt=prompt,
+            title=title,
+        )
+        failed = asyncio.run(_process_all(_settings(), files, form.model_dump(), as_json))
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database to the newest schema."""
+    from backend.database.migrate import migrate as run_migrations
+
+    with _plain_errors():
+        done = asyncio.run(run_migrations(_settings().database_url))
+    print("The database was migrated." if done else "The database is up to date.")
+
+
+@models.command("list")
+def list_models() -> None:
+    """Which models there are, and which are on this disk."""
+    from backend.engines.models import list_models as find_models
+
+    with _plain_errors():
+        found = find_models(_settings().speech.models_dir)
+    table = Table("model", "kind", "size", "licence", "where", box=None, pad_edge=False)
+    for model in found:
+        where = str(model.path) if model.path else f"not here; aperta models pull {model.name}"
+        table.add_row(model.name, model.kind, f"{model.size_bytes / 1e6:.0f} MB", model.licence, where)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+@models.command("pull")
+def pull_model(name: Annotated[str, typer.Argument(help="A name from `aperta models list`.")]) -> None:
+    """Download a model, or finish a download that was cut."""
+    from backend.engines.models import pull
+
+    with _plain_errors():
+        config = _settings().speech
+        token = config.hf_token.get_secret_value() if config.hf_token else None
+        print(f"{name} is in {pull(name, config.models_dir, token)}")
+
+
+async def _process_all(settings: Settings, files: list[Path], form: dict[str, object], as_json: bool) -> int:
+    """Process files one after the other; returns how many failed."""
+    from backend.api.schemas import ProcessForm, ProcessResponse
+    from backend.services.processing import Upload
+    from backend.wiring import open_services
+
+    options = ProcessForm.model_validate(form).to_options()
+    failed = 0
+    async with open_services(settings) as services:
+        for path in files:
+            try:
+                with _progress_bar(path.name) as report:
+                    async with services.storage.spool(_chunks(path), max_bytes=settings.max_upload_bytes) as spooled:
+                        done = await services.processing.process(Upload(spooled, path.name), options, report)
+            except AppError as error:
+                failed += 1
+                print(f"{path}: {error}", file=sys.stderr)
+                continue
+            _print_result(ProcessResponse.from_processed(done), as_json)
+    return failed
+
+
+async def _chunks(path: Path) -> AsyncIterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+            yield chunk
+
+
+@contextmanager
+def _progress_bar(name: str) -> Iterator[StageProgress]:
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def report(stage: str, fraction: float) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(f"{name}: {stage}", total=1.0)
+            bar.update(tasks[stage], completed=fraction)
+
+        yield report
+
+
+def _print_result(response: ProcessResponse, as_json: bool) -> None:
+    for warning in response.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(response.model_dump(mode="json"), ensure_ascii=False))
+    else:
+        print(response.transcript.formatted_transcript or "(nobody speaks)")
+        print(f"{response.message}: {response.audio_file_path}", file=sys.stderr)
+
+
+def _settings() -> Settings:
+    settings = Settings()
+    set_up_logging(settings.log_level)
+    return settings
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Errors that Aperta or the caller made on purpose are a sentence, not a traceback."""
+    try:
+        yield
+    except ValidationError as error:
+        sys.exit(f"aperta: {describe_invalid_settings(error)}")
+    except (AppError, OSError) as error:
+        sys.exit(f"aperta: {error}")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,75 @@
+"""Every setting, from the environment or `.env`. Storage's own settings live with storage."""
+
+from __future__ import annotations
+
+import logging
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from backend.services.storage import StorageConfig
+
+GIB = 1024**3
+Device = Literal["auto", "cpu", "cuda"]
+
+
+class AsrEngine(StrEnum):
+    AUTO = "auto"
+    FASTER_WHISPER = "faster-whisper"
+    MOONSHINE = "moonshine"
+
+
+class DiarizationEngine(StrEnum):
+    AUTO = "auto"
+    PYANNOTE = "pyannote"
+    EMBEDDED = "embedded"
+    NONE = "none"
+
+
+class SpeechConfig(BaseSettings):
+    """Which engines run and how. `auto` takes what is on disk and never downloads."""
+
+    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore")
+
+    asr_engine: AsrEngine = AsrEngine.AUTO
+    asr_model: str | None = None
+    asr_device: Device = "auto"
+    asr_compute_type: str = "auto"
+    asr_batch_size: int = Field(8, ge=1, le=128)
+    diarization_engine: DiarizationEngine = DiarizationEngine.AUTO
+    diarization_model: str | None = None
+    diarization_device: Device = "auto"
+    models_dir: Path | None = None
+    hf_token: SecretStr | None = None
+    threads: int = Field(0, ge=0, le=256)
+
+
+class Settings(BaseSettings):
+    """The server's settings; nested parts read the same environment."""
+
+    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore")
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    log_level: str = Field("info", pattern="^(?i:critical|error|warning|info|debug)$")
+    database_url: str = "sqlite+aiosqlite:///./aperta.db"
+    max_upload_bytes: int = Field(2 * GIB, ge=1)
+    max_audio_seconds: float = Field(12 * 3600, gt=0)
+    upload_stall_timeout_s: float = Field(30, gt=0)
+    storage: StorageConfig = Field(default_factory=StorageConfig)
+    speech: SpeechConfig = Field(default_factory=SpeechConfig)
+
+
+def describe_invalid_settings(error: ValidationError) -> str:
+    """One sentence per setting that cannot be used, under the name it has in the environment."""
+    return "; ".join(f"{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors())
+
+
+def set_up_logging(level: str) -> None:
+    """Log to stderr, one line an event; libraries only from warnings on."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)-8s %(name)s: %(message)s")
+    logging.getLogger("backend").setLevel(level.upper())
+    logging.getLogger("uvicorn.access").setLevel(level.upper())

@@ -1,0 +1,1 @@
+"""Rows: models, sessions and every query."""

@@ -1,0 +1,74 @@
+"""Bring a database to the newest schema. Safe when several processes start at once: one migrates, the others wait."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from filelock import FileLock
+from sqlalchemy import Connection, make_url, text
+
+from backend.database.session import async_url, open_engine
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "alembic"
+LOCK_KEY = 0x41706572  # "Aper", the advisory lock's number on PostgreSQL
+
+
+async def migrate(url: str) -> bool:
+    """Run every migration that is missing.
+
+    Args:
+        url: as `Database`.
+
+    Returns:
+        Whether anything had to be done.
+    """
+    url = async_url(url)
+    engine = open_engine(url)
+    try:
+        with _file_lock(url):
+            async with engine.connect() as connection:
+                return await connection.run_sync(_upgrade)
+    finally:
+        await engine.dispose()
+
+
+def _upgrade(connection: Connection) -> bool:
+    config = Config()
+    config.set_main_option("script_location", str(SCRIPTS))
+    with _advisory_lock(connection):
+        head = ScriptDirectory.from_config(config).get_current_head()
+        if MigrationContext.configure(connection).get_current_revision() == head:
+            return False
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        connection.commit()
+        return True
+
+
+def _file_lock(url: str) -> FileLock | nullcontext[None]:
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite" and parsed.database:
+        return FileLock(f"{parsed.database}.migrate.lock", timeout=60)
+    return nullcontext()
+
+
+@contextmanager
+def _advisory_lock(connection: Connection) -> Iterator[None]:
+    """A session-level lock on PostgreSQL; it goes with the connection if the process dies."""
+    if connection.dialect.name != "postgresql":
+        yield
+        return
+    connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": LOCK_KEY})
+    connection.commit()
+    try:
+        yield
+    finally:
+        connection.rollback()
+        connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": LOCK_KEY})
+        connection.commit()

@@ -1,0 +1,1 @@
+"""Speech engines: one file per engine, all behind the protocols of `base.py`."""

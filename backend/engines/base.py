@@ -1,0 +1,49 @@
+"""The two things Aperta asks of a speech engine. Engines are synchronous; services own the threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from backend.domain.transcript import Diarization, SpeakerCount, Transcription
+from backend.engines.audio import Audio
+
+Progress = Callable[[float], None]
+"""Called from the engine's thread with the fraction done, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class TranscribeOptions:
+    """What the caller knows about the words: an ISO 639-1 language, a free prompt, rare words."""
+
+    language: str | None = None
+    prompt: str | None = None
+    hotwords: str | None = None
+
+
+class Transcriber(Protocol):
+    """Audio to text.
+
+    An engine that has no word times sets `needs_turns`; it is then given the exclusive speaker turns and returns one
+    segment per stretch of one speaker, already labelled, so attribution is right by construction.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def needs_turns(self) -> bool: ...
+
+    def transcribe(
+        self, audio: Audio, options: TranscribeOptions, diarization: Diarization | None, progress: Progress
+    ) -> Transcription: ...
+
+
+class Diarizer(Protocol):
+    """Audio to speaker turns. Speaker labels are arbitrary but consistent within one recording."""
+
+    @property
+    def name(self) -> str: ...
+
+    def diarize(self, audio: Audio, speakers: SpeakerCount, progress: Progress) -> Diarization: ...

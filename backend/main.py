@@ -1,0 +1,164 @@
+"""The HTTP application and its server. `python backend/main.py` serves, as `aperta serve` does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+if __name__ == "__main__":
+    # Run as a file, from whatever folder: the project is the working directory and the import root, as for `make run`.
+    ROOT = Path(__file__).resolve().parents[1]
+    os.chdir(ROOT)
+    sys.path[0] = str(ROOT)
+
+import uvicorn
+from fastapi import FastAPI
+from pydantic import ValidationError
+
+from backend import __version__
+from backend.api.problems import add_problem_handlers
+from backend.api.routes import audio, conversations, health, pages
+from backend.config import Settings, describe_invalid_settings, set_up_logging
+from backend.errors import AppError
+from backend.wiring import Services, open_services
+
+logger = logging.getLogger(__name__)
+
+DESCRIPTION = """\
+A recording goes in; out come the stored audio, a transcript that says **who said what**, and rows that can be queried.
+
+Try `POST /audio/process` with any recording; errors are problem details (RFC 9457).
+"""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application. Nothing is opened before its lifespan starts.
+
+    Args:
+        settings: default: from the environment and `.env`.
+    """
+    settings = settings or Settings()
+    app = FastAPI(
+        title="Aperta",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=_lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.settings = settings
+    add_problem_handlers(app)
+    for routes in (pages, audio, conversations, health):
+        app.include_router(routes.router)
+    pages.mount_assets(app)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """For servers that are handed `create_app`; `serve` opens the services itself, to say plainly what went wrong."""
+    async with open_services(app.state.settings) as services, _running(app, services, lambda: None):
+        yield
+
+
+@asynccontextmanager
+async def _running(app: FastAPI, services: Services, stop: Callable[[], None]) -> AsyncIterator[None]:
+    """Give the app its services and load the models beside it; `stop` is called if they cannot be loaded."""
+    app.state.services = services
+    await _announce(services)
+
+    async def warm() -> None:
+        try:
+            await services.speech.warm()
+            logger.info("ready: the models are loaded")
+        except Exception as error:
+            app.state.warm_error = error
+            logger.critical("the models cannot be loaded: %s", error)
+            stop()
+
+    warming = asyncio.create_task(warm())
+    try:
+        yield
+    finally:
+        warming.cancel()
+        await asyncio.gather(warming, return_exceptions=True)
+
+
+async def _announce(services: Services) -> None:
+    info = await services.storage.get_info()
+    place = f"s3://{info.s3_bucket}" if info.storage_type == "s3" else info.local_path
+    engines = services.speech.engines
+    logger.info("transcription: %s; diarization: %s", engines["transcription"], engines["diarization"])
+    logger.info("storage: %s (%s)%s", info.storage_type, place, f"; S3 is off: {info.reason}" if info.reason else "")
+    logger.info("database: %s", services.database.engine.url.render_as_string(hide_password=True))
+
+
+def serve(settings: Settings) -> None:
+    """Serve until stopped by a signal.
+
+    Raises:
+        AppError: it cannot start, and why.
+        OSError: the address is taken or may not be used.
+    """
+    config = uvicorn.Config(
+        create_app(settings), lifespan="off", log_config=None, server_header=False, timeout_graceful_shutdown=30
+    )
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner, contextlib.suppress(KeyboardInterrupt):
+        runner.run(_serve(settings, config))
+
+
+async def _serve(settings: Settings, config: uvicorn.Config) -> None:
+    app = config.app
+    assert isinstance(app, FastAPI)
+    server = uvicorn.Server(config)
+
+    def stop() -> None:
+        server.should_exit = True
+
+    # Bound first: a taken port is then known before models are loaded, and PORT=0 can be told apart.
+    with _listen(settings.host, settings.port) as listener:
+        async with open_services(settings) as services, _running(app, services, stop):
+            host, port = listener.getsockname()[:2]
+            logger.info("Aperta %s on http://%s:%s (Swagger UI: /docs)", __version__, _in_url(host), port)
+            await server.serve(sockets=[listener])
+    if (error := getattr(app.state, "warm_error", None)) is not None:
+        raise error
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise OSError(f"cannot listen on {host}:{port}: {error.strerror}. Set HOST or PORT to a free one.") from error
+    return listener
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def run() -> None:
+    """Serve with settings from the environment; a failed start ends the process with one sentence."""
+    try:
+        settings = Settings()
+        set_up_logging(settings.log_level)
+        serve(settings)
+    except (AppError, OSError) as error:
+        sys.exit(f"Aperta cannot start: {error}")
+    except ValidationError as error:
+        sys.exit(f"Aperta cannot start: {describe_invalid_settings(error)}")
+
+
+if __name__ == "__main__":
+    run()

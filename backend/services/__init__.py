@@ -1,0 +1,1 @@
+"""What Aperta does, free of HTTP and of concrete adapters."""

@@ -1,0 +1,228 @@
+"""One recording through the whole pipeline: decode → speech → store audio ∥ transcript ∥ metadata → one commit."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from backend.database import repositories
+from backend.database.models import Conversation, ConversationStatus, StoredObjectRow
+from backend.database.session import Database
+from backend.domain.formats import to_text
+from backend.domain.transcript import SpeakerCount
+from backend.engines.base import TranscribeOptions
+from backend.errors import AppError, InvalidInput, ProcessingFailed, StorageError
+from backend.services.speech import SpeechPipeline, SpeechResult, StageProgress, Timings, ignore_progress
+from backend.services.storage import SpooledFile, StorageService, StoredObject
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A received recording. `filename` and `content_type` are the client's words."""
+
+    spooled: SpooledFile
+    filename: str
+    content_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessOptions:
+    title: str | None = None
+    transcribe: TranscribeOptions = field(default_factory=TranscribeOptions)
+    speakers: SpeakerCount = field(default_factory=SpeakerCount)
+
+
+@dataclass(frozen=True, slots=True)
+class Processed:
+    """What came of a recording; everything in it is stored when this exists."""
+
+    conversation: Conversation
+    speech: SpeechResult
+    audio: StoredObject
+    transcript: StoredObject
+    timings: dict[str, float]
+    warnings: tuple[str, ...]
+
+
+class ProcessingService:
+    def __init__(self, storage: StorageService, database: Database, speech: SpeechPipeline) -> None:
+        self._storage = storage
+        self._database = database
+        self._speech = speech
+
+    async def process(
+        self, upload: Upload, options: ProcessOptions, progress: StageProgress = ignore_progress
+    ) -> Processed:
+        """Make a stored, attributed transcript of a recording.
+
+        Bad input leaves nothing behind. A recording that is fine but on which an engine breaks is kept: its audio is
+        stored and its conversation says `failed` and why.
+
+        Raises:
+            InvalidInput: the bytes are no usable recording, or an option makes no sense for the engine.
+            TooLarge: longer than MAX_AUDIO_SECONDS.
+            StorageError: no store takes the result; nothing of it is kept.
+            ProcessingFailed: an engine broke.
+        """
+        timings = Timings()
+        with timings.stage("total"):
+            with timings.stage("decode"):
+                audio = await self._speech.decode(upload.spooled.path)
+            with audio:
+                damaged = audio.damaged_packets
+                conversation = await self._begin(upload, options)
+                try:
+                    speech = await self._speech.run(audio, options.transcribe, options.speakers, timings, progress)
+                except InvalidInput:
+                    await self._forget(conversation)
+                    raise
+                except Exception as error:
+                    raise await self._keep_failed(conversation, upload, error) from error
+            with timings.stage("store"):
+                stored = await self._store(conversation, upload, speech)
+                await self._complete(conversation, speech, stored)
+        progress("store", 1.0)
+        warnings = dict.fromkeys(warning for item in stored for warning in item.warnings)
+        if damaged:
+            warnings[f"{damaged} damaged pieces of the recording were skipped."] = None
+        return Processed(conversation, speech, stored[0], stored[1], timings.seconds, tuple(warnings))
+
+    async def _begin(self, upload: Upload, options: ProcessOptions) -> Conversation:
+        conversation = Conversation(
+            id=f"conv_{uuid4().hex}",
+            title=options.title,
+            status=ConversationStatus.PROCESSING,
+            filename=upload.filename,
+            engines=self._speech.engines,
+            created_at=datetime.now(UTC),
+        )
+        async with self._database.transaction() as session:
+            session.add(conversation)
+        return conversation
+
+    async def _store(
+        self, conversation: Conversation, upload: Upload, speech: SpeechResult
+    ) -> tuple[StoredObject, StoredObject, StoredObject]:
+        """The three saves side by side. If one fails, what the others saved is deleted again."""
+        at, known = conversation.created_at, _metadata(conversation, upload, speech)
+        headers = {"duration_s": speech.duration_s, "speaker_count": len(speech.transcript.speakers)}
+        results = await asyncio.gather(
+            self._storage.save_audio_file(
+                upload.spooled,
+                conversation.id,
+                upload.filename,
+                content_type=upload.content_type,
+                metadata=headers,
+                at=at,
+            ),
+            self._storage.save_transcript(to_text(speech.transcript), conversation.id, metadata=headers, at=at),
+            self._storage.save_metadata(known, conversation.id, filename=upload.filename, at=at),
+            return_exceptions=True,
+        )
+        errors = [result for result in results if isinstance(result, BaseException)]
+        saved = [result for result in results if isinstance(result, StoredObject)]
+        if errors:
+            await self._delete_objects(saved)
+            await self._fail(conversation, str(errors[0]))
+            raise errors[0]
+        return saved[0], saved[1], saved[2]
+
+    async def _complete(
+        self, conversation: Conversation, speech: SpeechResult, stored: tuple[StoredObject, ...]
+    ) -> None:
+        """One transaction; if the database refuses, the objects go too: no object without a row."""
+        conversation.recording_url, conversation.transcript_url = stored[0].locator, stored[1].locator
+        conversation.transcript = to_text(speech.transcript)
+        conversation.duration_s = round(speech.duration_s, 3)
+        conversation.language = speech.transcript.language
+        conversation.speaker_count = len(speech.transcript.speakers)
+        conversation.engines = speech.engines
+        now = datetime.now(UTC)
+        rows = [_row(conversation.id, item, now) for item in stored]
+        try:
+            async with self._database.transaction() as session:
+                merged = await session.merge(conversation)
+                await repositories.save_result(session, merged, speech.transcript, speech.stats, rows, completed_at=now)
+        except Exception:
+            await self._delete_objects(stored)
+            raise
+        conversation.status, conversation.completed_at = ConversationStatus.COMPLETED, now
+
+    async def _keep_failed(self, conversation: Conversation, upload: Upload, error: Exception) -> AppError:
+        """Store the recording although it could not be processed; returns what to raise."""
+        logger.error("processing %s failed", conversation.id, exc_info=error)
+        reason = str(error) if isinstance(error, AppError) else f"{type(error).__name__}: {error}"
+        try:
+            audio = await self._storage.save_audio_file(
+                upload.spooled,
+                conversation.id,
+                upload.filename,
+                content_type=upload.content_type,
+                at=conversation.created_at,
+            )
+        except StorageError as storage_error:
+            await self._fail(conversation, f"{reason} The recording could not be stored either: {storage_error}")
+            return storage_error
+        conversation.recording_url = audio.locator
+        await self._fail(conversation, reason, [_row(conversation.id, audio, datetime.now(UTC))])
+        return ProcessingFailed(
+            f"The recording was stored as {audio.locator}, but could not be processed: {reason}", conversation.id
+        )
+
+    async def _fail(self, conversation: Conversation, reason: str, rows: list[StoredObjectRow] | None = None) -> None:
+        conversation.status, conversation.error = ConversationStatus.FAILED, reason
+        conversation.completed_at = datetime.now(UTC)
+        async with self._database.transaction() as session:
+            await session.merge(conversation)
+            session.add_all(rows or [])
+
+    async def _forget(self, conversation: Conversation) -> None:
+        async with self._database.transaction() as session:
+            await session.delete(await repositories.get_conversation(session, conversation.id))
+
+    async def _delete_objects(self, stored: tuple[StoredObject, ...] | list[StoredObject]) -> None:
+        for item in stored:
+            try:
+                await self._storage.delete(item.locator)
+            except StorageError:
+                logger.exception("%s is left without a row and could not be deleted", item.locator)
+
+
+def _metadata(conversation: Conversation, upload: Upload, speech: SpeechResult) -> dict[str, object]:
+    return {
+        "conversation_id": conversation.id,
+        "title": conversation.title,
+        "filename": upload.filename,
+        "content_type": upload.content_type,
+        "size_bytes": upload.spooled.size_bytes,
+        "sha256": upload.spooled.sha256,
+        "uploaded_at": conversation.created_at.isoformat(),
+        "duration_s": round(speech.duration_s, 3),
+        "language": speech.transcript.language,
+        "speaker_count": len(speech.transcript.speakers),
+        "engines": speech.engines,
+        "media": {
+            "format": speech.media.format,
+            "codec": speech.media.codec,
+            "sample_rate_hz": speech.media.sample_rate_hz,
+            "channels": speech.media.channels,
+        },
+    }
+
+
+def _row(conversation_id: str, item: StoredObject, at: datetime) -> StoredObjectRow:
+    return StoredObjectRow(
+        conversation_id=conversation_id,
+        kind=item.kind,
+        store=item.store,
+        locator=item.locator,
+        size_bytes=item.size_bytes,
+        sha256=item.sha256,
+        content_type=item.content_type,
+        created_at=at,
+    )

@@ -1,0 +1,49 @@
+"""What the operator may say about storage: `StorageConfig`, read from the environment and `.env`. Opens nothing."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class StorageConfig(BaseSettings):
+    """Where recordings are kept. Each field is read from the environment variable of the same name in capitals.
+
+    Nothing needs to be set: files then go to `./uploads`. A bucket name turns S3 on; credentials come from here or from
+    boto3's ordinary chain (environment, profile, IAM role). An empty value counts as unset.
+    """
+
+    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore")
+
+    upload_dir: str = Field("./uploads", description="Folder of local objects and of the spool; kept as written")
+    storage_backend: Literal["auto", "local", "s3"] = Field("auto", description="auto: S3 when a bucket is set")
+    fallback: bool = Field(True, description="Save locally when S3 fails; off: the save fails instead")
+
+    aws_access_key_id: str | None = None
+    aws_secret_access_key: SecretStr | None = None
+    aws_session_token: SecretStr | None = None
+
+    s3_bucket_name: str | None = None
+    s3_region: str | None = Field(None, description="Default: what boto3 finds, else us-east-1")
+    s3_endpoint_url: str | None = Field(None, description="S3-compatible stores other than AWS")
+    s3_addressing_style: Literal["auto", "path", "virtual"] = Field(
+        "auto", description="auto: path with an endpoint URL"
+    )
+    s3_server_side_encryption: Literal["AES256", "aws:kms", "none"] = Field(
+        "AES256", description="none for stores that refuse the header"
+    )
+    s3_max_concurrency: int = Field(8, ge=1, le=64, description="S3 calls at once; each has up to 4 parts in flight")
+    s3_connect_timeout_s: float = Field(2, gt=0)
+    s3_read_timeout_s: float = Field(10, gt=0)
+    s3_retry_after_s: float = Field(30, gt=0, description="After a failure, saves go straight to local for this long")
+    s3_presigned_url_expires_s: int = Field(900, ge=1, le=604_800)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_unset(cls, values: object) -> object:
+        # env_ignore_empty covers the environment; this covers keyword arguments and values of only spaces.
+        if not isinstance(values, dict):
+            return values
+        return {name: value for name, value in values.items() if not isinstance(value, str) or value.strip()}

@@ -1,0 +1,110 @@
+"""The local file system as storage needs it: durable steps, and OSError translated once. Sync; runs in threads."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from backend.errors import ObjectMissing, StorageError, StorageFull, StorageMisconfigured, StorageUnavailable
+
+CHUNK_BYTES = 1024 * 1024
+"""One thread hop moves this much: small enough for memory, large enough that the hop costs nothing."""
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
+_NOT_A_FOLDER = {errno.ENOTDIR, errno.EEXIST}
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.ENOSYS, errno.EMLINK}
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Translate what the file system says about a path into a StorageError."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+def storage_error(error: OSError, path: Path) -> StorageError:
+    """Return the StorageError that says what an OSError means for whoever runs or uses Aperta."""
+    cause = f"{error.filename or path}: {error.strerror or error}"
+    if error.errno in _FULL:
+        return StorageFull(f"No space left to store this ({cause}). Free space or move UPLOAD_DIR.")
+    if error.errno in _FORBIDDEN:
+        return StorageMisconfigured(
+            f"Cannot write there ({cause}). Make UPLOAD_DIR writable for the user that runs Aperta, or change it."
+        )
+    if error.errno in _NOT_A_FOLDER:
+        return StorageMisconfigured(f"UPLOAD_DIR must be a folder ({cause}).")
+    if error.errno == errno.ENOENT:
+        return ObjectMissing(f"There is no such file ({cause}).")
+    return StorageUnavailable(f"The disk failed ({cause}).")
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and its parents so that they survive a power loss: each new entry's parent is fsynced."""
+    missing = [folder for folder in (path, *path.parents) if not folder.is_dir()]
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make the entries of a folder durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def place(source: Path, target: Path, root: Path) -> None:
+    """Give a fsynced file a second, new name below the root, durably.
+
+    A hard link costs no copy and, unlike a rename, fails when the name is taken. Where links are not possible the bytes
+    are copied to a name that must be new.
+
+    Raises:
+        FileExistsError: the name is taken.
+    """
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        _copy_to_new(source, target)
+    # All the way up: another save may have made a parent a moment ago and not have synced it yet.
+    for folder in target.parents:
+        sync_folder(folder)
+        if folder == root:
+            break
+
+
+def remove_empty_folders(path: Path, root: Path) -> None:
+    """Remove a folder and its parents below the root, as far up as they are empty."""
+    while path != root and root in path.parents:
+        try:
+            path.rmdir()
+        except OSError:
+            return
+        path = path.parent
+
+
+def _copy_to_new(source: Path, target: Path) -> None:
+    with source.open("rb") as reader, os.fdopen(new_file(target), "wb") as writer:
+        try:
+            shutil.copyfileobj(reader, writer, CHUNK_BYTES)
+            writer.flush()
+            os.fsync(writer.fileno())
+        except BaseException:
+            target.unlink()
+            raise
+
+
+def new_file(path: Path) -> int:
+    """Open a descriptor for writing a file that must not exist yet and that only this user may read."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -1,0 +1,274 @@
+"""What every store promises, as one suite to inherit. A back door looks and writes behind the store's back."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import tempfile
+import urllib.request
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+from uuid import uuid4
+
+import pytest
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+
+from backend.errors import InvalidInput, ObjectExists, ObjectMissing
+from backend.services.storage import LocalFile, ObjectStore, PresignedUrl, SpooledFile, StoredObject
+from backend.services.storage.keys import audio_key
+
+AT = datetime(2026, 1, 15, 23, 30, tzinfo=UTC)
+MIB = 1024 * 1024
+T = TypeVar("T")
+
+
+class Subject(Protocol):
+    """What a store and the whole service have in common."""
+
+    def open(self, locator: str, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]: ...
+    async def get_size(self, locator: str) -> int: ...
+    async def delete(self, locator: str) -> None: ...
+    async def access(self, locator: str, *, filename: str, content_type: str) -> LocalFile | PresignedUrl: ...
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A subject under test with its front door for saving and its back door."""
+
+    subject: Subject
+    save: Callable[[bytes, str, str], Awaitable[StoredObject]]
+    peek: Callable[[str], bytes | None]
+    plant: Callable[[str, bytes], str]
+
+
+def spooled(data: bytes, folder: Path) -> SpooledFile:
+    path = folder / f"{uuid4().hex}.part"
+    path.write_bytes(data)
+    return SpooledFile(path, len(data), hashlib.sha256(data).hexdigest())
+
+
+def store_bench(
+    store: ObjectStore, folder: Path, peek: Callable[[str], bytes | None], plant: Callable[[str, bytes], str]
+) -> Bench:
+    async def save(data: bytes, conversation_id: str, filename: str) -> StoredObject:
+        source = spooled(data, folder)
+        key = audio_key(conversation_id, filename, AT)
+        stored = await store.put(source, kind="audio", key=key, content_type="audio/wav", metadata={"duration": 1.5})
+        assert source.path.read_bytes() == data, "the spool file stays its owner's"
+        return stored
+
+    return Bench(store, save, peek, plant)
+
+
+async def read(subject: Subject, locator: str, start: int = 0, end: int | None = None) -> bytes:
+    return b"".join([chunk async for chunk in subject.open(locator, start, end)])
+
+
+def conversation() -> str:
+    return f"conv_{uuid4().hex[:12]}"
+
+
+class StoreContract:
+    """Inherit and provide the fixture `bench`."""
+
+    @pytest.mark.parametrize("size_bytes", [0, 1, 3 * MIB + 7, 17 * MIB + 1])
+    async def test_what_is_saved_is_there(self, bench: Bench, size_bytes: int) -> None:
+        data = (bytes(range(251)) * (size_bytes // 251 + 1))[:size_bytes]
+        stored = await bench.save(data, conversation(), "meeting.wav")
+        assert bench.peek(stored.locator) == data
+        assert await read(bench.subject, stored.locator) == data
+        assert (stored.size_bytes, stored.sha256) == (size_bytes, hashlib.sha256(data).hexdigest())
+        assert await bench.subject.get_size(stored.locator) == size_bytes
+
+    async def test_the_result_says_what_and_where(self, bench: Bench) -> None:
+        conversation_id = conversation()
+        stored = await bench.save(b"abc", conversation_id, "meeting.wav")
+        assert stored.key == f"{conversation_id}/2026/01/15/meeting.wav"
+        assert stored.locator.endswith(stored.key)
+        assert str(stored) == stored.locator
+        assert (stored.kind, stored.content_type) == ("audio", "audio/wav")
+
+    async def test_what_came_in_by_the_back_door_is_readable(self, bench: Bench) -> None:
+        locator = bench.plant(audio_key(conversation(), "planted.wav", AT), b"planted")
+        assert await read(bench.subject, locator) == b"planted"
+
+    @pytest.mark.parametrize(
+        ("start", "end"),
+        [(0, 0), (0, 1), (3, 7), (9, 10), (9, 99), (10, None), (10, 12), (99, None), (5, 5), (0, None)],
+    )
+    async def test_ranges_are_slices(self, bench: Bench, start: int, end: int | None) -> None:
+        locator = bench.plant(audio_key(conversation(), "ten.wav", AT), b"0123456789")
+        assert await read(bench.subject, locator, start, end) == b"0123456789"[start:end]
+
+    @pytest.mark.parametrize(("start", "end"), [(-1, None), (5, 4)])
+    async def test_a_range_that_makes_no_sense_is_refused(self, bench: Bench, start: int, end: int | None) -> None:
+        locator = bench.plant(audio_key(conversation(), "ten.wav", AT), b"0123456789")
+        with pytest.raises(InvalidInput):
+            await read(bench.subject, locator, start, end)
+
+    async def test_a_missing_object_is_missing(self, bench: Bench) -> None:
+        gone = await bench.save(b"x", conversation(), "gone.wav")
+        await bench.subject.delete(gone.locator)
+        assert bench.peek(gone.locator) is None
+        with pytest.raises(ObjectMissing):
+            await read(bench.subject, gone.locator)
+        with pytest.raises(ObjectMissing):
+            await read(bench.subject, gone.locator, 5, 5)
+        with pytest.raises(ObjectMissing):
+            await bench.subject.get_size(gone.locator)
+        with pytest.raises(ObjectMissing):
+            await bench.subject.access(gone.locator, filename="gone.wav", content_type="audio/wav")
+
+    async def test_delete_may_be_repeated_and_spares_neighbours(self, bench: Bench) -> None:
+        conversation_id = conversation()
+        first = await bench.save(b"first", conversation_id, "first.wav")
+        second = await bench.save(b"second", conversation_id, "second.wav")
+        for _ in range(2):
+            await bench.subject.delete(first.locator)
+        assert await read(bench.subject, second.locator) == b"second"
+
+    async def test_a_taken_name_is_never_overwritten(self, bench: Bench) -> None:
+        conversation_id = conversation()
+        first = await bench.save(b"first", conversation_id, "meeting.wav")
+        try:
+            second = await bench.save(b"second", conversation_id, "meeting.wav")
+        except ObjectExists:
+            assert bench.peek(first.locator) == b"first"
+        else:
+            assert second.locator != first.locator
+            assert (bench.peek(first.locator), bench.peek(second.locator)) == (b"first", b"second")
+
+    async def test_many_at_once_under_one_name(self, bench: Bench) -> None:
+        conversation_id = conversation()
+        contents = [f"content {number}".encode() for number in range(12)]
+        saves = [bench.save(data, conversation_id, "meeting.wav") for data in contents]
+        results = await asyncio.gather(*saves, return_exceptions=True)
+        kept = {r.locator: c for r, c in zip(results, contents, strict=True) if isinstance(r, StoredObject)}
+        assert kept, results
+        assert {type(r) for r in results} <= {StoredObject, ObjectExists}
+        assert {locator: bench.peek(locator) for locator in kept} == kept
+        assert len(kept) == sum(isinstance(r, StoredObject) for r in results), "each has a key of its own"
+
+    @pytest.mark.parametrize(
+        "filename",
+        ["../../etc/passwd", "Größe 会議 🎙️.wav", "a b+c%20&d?e#f.wav", "x" * 300 + ".wav", ".hidden", "a\r\nb\0.wav"],
+    )
+    async def test_any_file_name_is_only_data(self, bench: Bench, filename: str) -> None:
+        stored = await bench.save(b"named", conversation(), filename)
+        assert await read(bench.subject, stored.locator) == b"named"
+        assert bench.peek(stored.locator) == b"named"
+        await bench.subject.delete(stored.locator)
+
+    async def test_access_gives_the_bytes(self, bench: Bench) -> None:
+        stored = await bench.save(b"for a client", conversation(), "meeting.wav")
+        given = await bench.subject.access(stored.locator, filename="Größe.wav", content_type="audio/wav")
+        if isinstance(given, LocalFile):
+            assert given.path.read_bytes() == b"for a client"
+        elif given.url.startswith("http"):
+            with await asyncio.to_thread(urllib.request.urlopen, given.url) as reply:
+                assert reply.read() == b"for a client"
+                assert reply.headers["Content-Type"] == "audio/wav"
+                assert "filename*=UTF-8''Gr%C3%B6%C3%9Fe.wav" in reply.headers["Content-Disposition"]
+
+    async def test_a_reader_may_stop_early(self, bench: Bench) -> None:
+        locator = bench.plant(audio_key(conversation(), "long.wav", AT), b"x" * (3 * MIB))
+        async with aclosing(bench.subject.open(locator)) as chunks:
+            assert await anext(chunks)
+        assert await read(bench.subject, locator, 0, 2) == b"xx"
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Random saves, reads and deletes against a dict. Subclasses say which store, and how to look behind it."""
+
+    keys: Bundle[str] = Bundle("keys")
+    objects: Bundle[str] = Bundle("objects")
+    contents = st.binary(max_size=300)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._folder = tempfile.TemporaryDirectory()
+        self._exit = AsyncExitStack()
+        self._portal_context = start_blocking_portal()
+        self._portal: BlockingPortal = self._portal_context.__enter__()
+        self.store = self.open_store(Path(self._folder.name))
+        self.conversation_id = conversation()
+        self.expected: dict[str, bytes] = {}
+        self.key_of: dict[str, str] = {}
+
+    def open_store(self, folder: Path) -> ObjectStore:
+        raise NotImplementedError
+
+    def leftovers(self) -> set[str] | None:
+        """Return the locators the store really holds, where that can be seen."""
+        return None
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        async def finish() -> T:
+            return await work
+
+        return self._portal.call(finish)
+
+    @rule(target=keys, name=st.sampled_from(["a.wav", "b.wav", "ü.wav"]))
+    def name(self, name: str) -> str:
+        return audio_key(self.conversation_id, name, AT)
+
+    @rule(target=objects, key=keys, data=contents)
+    def save(self, key: str, data: bytes) -> str:
+        source = spooled(data, Path(self._folder.name))
+        taken = [locator for locator in self.expected if self.key_of[locator] == key]
+        put = self.store.put(source, kind="audio", key=key, content_type="audio/wav", metadata={})
+        if taken:
+            with pytest.raises(ObjectExists):
+                self.run(put)
+            return taken[0]
+        locator = self.run(put).locator
+        self.expected[locator], self.key_of[locator] = data, key
+        return locator
+
+    @rule(locator=objects, start=st.integers(0, 320), length=st.none() | st.integers(0, 320))
+    def read_range(self, locator: str, start: int, length: int | None) -> None:
+        end = None if length is None else start + length
+        if locator not in self.expected:
+            with pytest.raises(ObjectMissing):
+                self.run(read(self.store, locator, start, end))
+        else:
+            assert self.run(read(self.store, locator, start, end)) == self.expected[locator][start:end]
+
+    @rule(locator=objects)
+    def measure(self, locator: str) -> None:
+        if locator not in self.expected:
+            with pytest.raises(ObjectMissing):
+                self.run(self.store.get_size(locator))
+        else:
+            assert self.run(self.store.get_size(locator)) == len(self.expected[locator])
+
+    @rule(locator=consumes(objects))
+    def delete(self, locator: str) -> None:
+        self.run(self.store.delete(locator))
+        self.expected.pop(locator, None)
+
+    @rule(locator=objects)
+    def delete_and_remember(self, locator: str) -> None:
+        self.run(self.store.delete(locator))
+        self.expected.pop(locator, None)
+
+    @invariant()
+    def holds_what_is_expected_and_nothing_else(self) -> None:
+        held = self.leftovers()
+        assert held is None or held == set(self.expected)
+
+    def teardown(self) -> None:
+        self.run(self.store.close())
+        self._portal_context.__exit__(None, None, None)
+        self._folder.cleanup()
+
+
+async def chunked(data: bytes, size: int) -> AsyncIterator[bytes]:
+    for offset in range(0, len(data), size):
+        yield data[offset : offset + size]

@@ -1,0 +1,182 @@
+"""Every store, and the whole service with a healthy and with a dead primary store, under one contract."""
+
+from __future__ import annotations
+
+import urllib.parse
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from backend.errors import InvalidInput, StorageUnavailable
+from backend.services.storage import ObjectStore, StorageConfig, StorageService, StoredObject
+from backend.services.storage.keys import PREFIXES
+from backend.services.storage.local import LocalStore
+from backend.services.storage.memory import MemoryStore
+from backend.services.storage.s3 import S3Store
+from backend.services.storage.threads import ThreadLane
+from tests.contracts.store_contract import AT, Bench, StoreContract, StoreMachine, spooled, store_bench
+from tests.fixtures_storage import s3_settings
+from tests.servers import S3Server, free_port
+
+pytestmark = pytest.mark.anyio
+
+BackDoor = tuple[Callable[[str], bytes | None], Callable[[str, bytes], str]]
+
+
+def file_back_door(upload_dir: Path) -> BackDoor:
+    def peek(locator: str) -> bytes | None:
+        path = Path(locator)
+        return path.read_bytes() if path.exists() else None
+
+    def plant(key: str, data: bytes) -> str:
+        path = upload_dir / key
+        path.parent.mkdir(parents=True)
+        path.write_bytes(data)
+        return str(path)
+
+    return peek, plant
+
+
+def bucket_back_door(client: Any, bucket: str) -> BackDoor:
+    def peek(locator: str) -> bytes | None:
+        parts = urllib.parse.urlsplit(urllib.parse.quote(locator, safe=":/"))
+        try:
+            reply = client.get_object(Bucket=parts.netloc, Key=urllib.parse.unquote(parts.path[1:]))
+        except ClientError:
+            return None
+        with reply["Body"] as body:
+            data: bytes = body.read()
+            return data
+
+    def plant(key: str, data: bytes) -> str:
+        client.put_object(Bucket=bucket, Key=PREFIXES["audio"] + key, Body=data)
+        return f"s3://{bucket}/{PREFIXES['audio']}{key}"
+
+    return peek, plant
+
+
+def service_bench(service: StorageService, back_door: BackDoor) -> Bench:
+    async def save(data: bytes, conversation_id: str, filename: str) -> StoredObject:
+        return await service.save_audio_file(data, conversation_id, filename, content_type="audio/wav", at=AT)
+
+    return Bench(service, save, *back_door)
+
+
+class TestMemoryStore(StoreContract):
+    @pytest.fixture
+    def bench(self, tmp_path: Path) -> Bench:
+        store = MemoryStore()
+
+        def plant(key: str, data: bytes) -> str:
+            store.objects[store.locator("audio", key)] = data
+            return store.locator("audio", key)
+
+        return store_bench(store, tmp_path, store.objects.get, plant)
+
+
+class TestLocalStore(StoreContract):
+    @pytest.fixture
+    def store(self, upload_dir: Path) -> LocalStore:
+        return LocalStore(str(upload_dir), ThreadLane("disk", 4))
+
+    @pytest.fixture
+    def bench(self, store: LocalStore, tmp_path: Path, upload_dir: Path) -> Bench:
+        return store_bench(store, tmp_path, *file_back_door(upload_dir))
+
+    @pytest.mark.parametrize("key", ["../x", "a/../../x", "/etc/x", "a//b", ".spool/x", "a/\0", ""])
+    async def test_a_key_that_is_none_is_refused(self, store: ObjectStore, tmp_path: Path, key: str) -> None:
+        with pytest.raises(InvalidInput):
+            source = spooled(b"x", tmp_path)
+            await store.put(source, kind="audio", key=key, content_type="audio/wav", metadata={})
+
+
+class TestS3StoreOnSwift(StoreContract):
+    @pytest.fixture(scope="class")
+    async def bench(
+        self,
+        swift: S3Server,
+        bucket: str,
+        raw_s3: Any,
+        s3_config: Callable[..., StorageConfig],
+        tmp_path_factory: pytest.TempPathFactory,
+    ) -> AsyncIterator[Bench]:
+        store = S3Store(s3_config(swift))
+        yield store_bench(store, tmp_path_factory.mktemp("spool"), *bucket_back_door(raw_s3, bucket))
+        await store.close()
+
+
+class TestHealthyService(StoreContract):
+    @pytest.fixture(scope="class")
+    async def bench(
+        self, swift: S3Server, bucket: str, raw_s3: Any, s3_config: Callable[..., StorageConfig]
+    ) -> AsyncIterator[Bench]:
+        async with StorageService(s3_config(swift)) as service:
+            yield service_bench(service, bucket_back_door(raw_s3, bucket))
+
+
+class TestServiceOnLocalFiles(StoreContract):
+    @pytest.fixture
+    async def bench(self, local_config: StorageConfig, upload_dir: Path) -> AsyncIterator[Bench]:
+        async with StorageService(local_config) as service:
+            yield service_bench(service, file_back_door(upload_dir))
+
+
+class TestServiceWithItsBucketUnreachable(StoreContract):
+    @pytest.fixture(scope="class")
+    async def bench(self, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
+        upload_dir = tmp_path_factory.mktemp("uploads")
+        nothing = S3Server("127.0.0.1", free_port())
+        config = StorageConfig(_env_file=None, **s3_settings(nothing, "bucket", upload_dir))
+        async with StorageService(config) as service:
+            yield service_bench(service, file_back_door(upload_dir))
+
+
+class TestServiceWhosePrimaryFailsEveryCall(StoreContract):
+    @pytest.fixture
+    async def bench(self, local_config: StorageConfig, upload_dir: Path) -> AsyncIterator[Bench]:
+        primary = MemoryStore("primary")
+        primary.failure = StorageUnavailable("The store is down.")
+        local = LocalStore(str(upload_dir), ThreadLane("disk", 4))
+        async with StorageService(local_config, primary=primary, fallback=local) as service:
+            yield service_bench(service, file_back_door(upload_dir))
+
+
+class MemoryMachine(StoreMachine):
+    def open_store(self, folder: Path) -> ObjectStore:
+        return MemoryStore()
+
+    def leftovers(self) -> set[str]:
+        assert isinstance(self.store, MemoryStore)
+        return set(self.store.objects)
+
+
+class LocalMachine(StoreMachine):
+    def open_store(self, folder: Path) -> ObjectStore:
+        self.root = folder / "uploads"
+        return LocalStore(str(self.root), ThreadLane("disk", 4))
+
+    def leftovers(self) -> set[str]:
+        assert not [d for d in self.root.rglob("*") if d.is_dir() and not any(d.iterdir())], "no empty folder stays"
+        return {str(path) for path in self.root.rglob("*") if path.is_file()}
+
+
+def test_memory_store_is_a_dict() -> None:
+    run_state_machine_as_test(MemoryMachine, settings=settings(max_examples=30, deadline=None))
+
+
+def test_local_store_is_a_dict() -> None:
+    run_state_machine_as_test(LocalMachine, settings=settings(max_examples=15, deadline=None))
+
+
+def test_s3_store_is_a_dict(swift: S3Server, s3_config: Callable[..., StorageConfig]) -> None:
+    class S3Machine(StoreMachine):
+        def open_store(self, folder: Path) -> ObjectStore:
+            return S3Store(s3_config(swift))
+
+    few = settings(max_examples=6, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck))
+    run_state_machine_as_test(S3Machine, settings=few)

@@ -1,0 +1,133 @@
+"""Reading and deleting conversations over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.media import tone, write
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def processed(client: httpx.AsyncClient, tmp_path: Path) -> dict[str, str]:
+    recording = write(tmp_path / "meeting.wav", tone(2.0))
+    answer = await client.post("/audio/process", files={"file": (recording.name, recording.read_bytes())})
+    return {"id": answer.json()["conversation_id"], "path": answer.json()["audio_file_path"]}
+
+
+async def test_the_list_is_newest_first_and_paged(client: httpx.AsyncClient, tmp_path: Path) -> None:
+    recording = write(tmp_path / "meeting.wav", tone(1.0)).read_bytes()
+    ids = []
+    for number in range(3):
+        form = {"title": f"number {number}"}
+        answer = await client.post("/audio/process", files={"file": ("a.wav", recording)}, data=form)
+        ids.append(answer.json()["conversation_id"])
+    page = (await client.get("/conversations?limit=2")).json()
+    assert [item["id"] for item in page["conversations"]] == ids[:0:-1] and page["total"] == 3
+    rest = (await client.get("/conversations?limit=2&offset=2")).json()
+    assert [item["title"] for item in rest["conversations"]] == ["number 0"]
+    assert (await client.get("/conversations?status=failed")).json()["total"] == 0
+
+
+async def test_a_conversation_shows_participants_objects_and_transcript(
+    client: httpx.AsyncClient, processed: dict[str, str]
+) -> None:
+    body = (await client.get(f"/conversations/{processed['id']}")).json()
+    assert [item["label"] for item in body["participants"]] == ["Speaker 1", "Speaker 2"]
+    assert {item["kind"] for item in body["objects"]} == {"audio", "transcript", "metadata"}
+    assert body["transcript"]["segments"][1]["words"] == [
+        {"word": "Hello.", "start": 1.2, "end": 1.8, "probability": 0.8}
+    ]
+    assert body["created_at"].endswith("Z")
+
+
+@pytest.mark.parametrize(
+    ("query", "accept", "media", "starts"),
+    [
+        ("", "*/*", "text/plain", "Speaker 1: Good morning."),
+        ("?format=srt", "application/json", "application/x-subrip", "1\n00:00:00,100 -->"),
+        ("?format=vtt", "*/*", "text/vtt", "WEBVTT"),
+        ("", "text/vtt", "text/vtt", "WEBVTT"),
+        ("", "application/json", "application/json", '{"speaker_count":2'),
+        ("", "text/html;q=0.9, text/vtt;q=0.1, application/json;q=0.5", "application/json", "{"),
+        ("", "text/html, text/*;q=0.5", "text/plain", "Speaker 1"),
+    ],
+)
+async def test_the_transcript_comes_in_the_format_that_was_asked_for(
+    client: httpx.AsyncClient, processed: dict[str, str], query: str, accept: str, media: str, starts: str
+) -> None:
+    answer = await client.get(f"/conversations/{processed['id']}/transcript{query}", headers={"Accept": accept})
+    assert answer.status_code == 200 and answer.headers["content-type"].split(";")[0] == media
+    assert answer.text.startswith(starts)
+
+
+async def test_a_format_nobody_has_is_refused(client: httpx.AsyncClient, processed: dict[str, str]) -> None:
+    url = f"/conversations/{processed['id']}/transcript"
+    assert (await client.get(url, headers={"Accept": "image/png"})).status_code == 406
+    assert (await client.get(f"{url}?format=doc")).status_code == 422
+
+
+async def test_audio_is_served_whole_and_in_ranges(client: httpx.AsyncClient, processed: dict[str, str]) -> None:
+    original = Path(processed["path"]).read_bytes()
+    url = f"/conversations/{processed['id']}/audio"
+    whole = await client.get(url)
+    assert whole.content == original and whole.headers["x-content-type-options"] == "nosniff"
+    assert 'filename="meeting.wav"' in whole.headers["content-disposition"]
+    part = await client.get(url, headers={"Range": "bytes=100-199"})
+    assert part.status_code == 206 and part.content == original[100:200]
+    assert (await client.get(url, headers={"Range": f"bytes={len(original)}-"})).status_code == 416
+
+
+async def test_deleting_removes_rows_and_files(
+    client: httpx.AsyncClient, processed: dict[str, str], stored_files: Callable[[], list[str]]
+) -> None:
+    assert len(stored_files()) == 3
+    url = f"/conversations/{processed['id']}"
+    assert (await client.delete(url)).status_code == 204
+    assert stored_files() == []
+    assert (await client.get(url)).status_code == 404 and (await client.delete(url)).status_code == 404
+    assert (await client.get("/conversations")).json()["total"] == 0
+
+
+async def test_a_recording_that_vanished_from_disk_is_a_404_that_says_so(
+    client: httpx.AsyncClient, processed: dict[str, str]
+) -> None:
+    Path(processed["path"]).unlink()
+    answer = await client.get(f"/conversations/{processed['id']}/audio")
+    assert answer.status_code == 404 and answer.json()["type"] == "urn:aperta:problem:object-missing"
+
+
+@pytest.mark.parametrize("path", ["", "/transcript", "/audio"])
+async def test_an_unknown_conversation_is_a_404_problem(client: httpx.AsyncClient, path: str) -> None:
+    answer = await client.get(f"/conversations/conv_nope{path}")
+    assert answer.status_code == 404 and answer.headers["content-type"] == "application/problem+json"
+    assert "conv_nope" in answer.json()["detail"]
+
+
+async def test_bad_paging_and_unknown_paths_are_problems(client: httpx.AsyncClient) -> None:
+    for url, status in [("/conversations?limit=0", 422), ("/conversations?offset=-1", 422), ("/nothing", 404)]:
+        answer = await client.get(url)
+        assert answer.status_code == status and answer.headers["content-type"] == "application/problem+json"
+    assert (await client.put("/conversations")).status_code == 405
+
+
+async def test_storage_info_and_health_tell_the_truth(client: httpx.AsyncClient, tmp_path: Path) -> None:
+    info = (await client.get("/audio/storage-info")).json()
+    assert info["storage_type"] == "local" and info["local_path"] == str(tmp_path / "uploads")
+    assert info["s3_bucket"] is None and info["s3_enabled"] is False
+    health = (await client.get("/health")).json()
+    assert health["status"] == "ok" and health["engines"]["transcription"] == "scripted"
+    assert any("CC BY 4.0" in line for line in health["attribution"])
+    assert (await client.get("/health/live")).status_code == 204
+
+
+async def test_ready_is_503_until_the_models_are_loaded(client: httpx.AsyncClient, services: object) -> None:
+    answer = await client.get("/health/ready")
+    assert answer.status_code == 503 and answer.headers["retry-after"]
+    await services.speech.warm()  # type: ignore[attr-defined]
+    assert (await client.get("/health/ready")).status_code == 204

@@ -1,0 +1,109 @@
+"""The same rows on SQLite and on a real PostgreSQL: migrations, transactions, a whole recording."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection, select, text
+
+from backend.config import Settings
+from backend.database.migrate import migrate
+from backend.database.models import Base, Conversation
+from backend.database.session import Database, async_url
+from backend.errors import DatabaseUnavailable
+from tests.conftest import ROOT, api
+from tests.media import tone, write
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite+aiosqlite:///{tmp_path}/new/rows.db"
+    server: str = request.getfixturevalue("postgres_url")
+    name = f"test_{uuid4().hex[:8]}"
+    admin = Database(server)
+    async with admin.engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await connection.execute(text(f"CREATE DATABASE {name}"))
+    await admin.close()
+    return server.replace("/postgres?", f"/{name}?").replace("postgresql://", "postgresql+asyncpg://")
+
+
+async def test_migrations_make_exactly_the_models(database_url: str) -> None:
+    assert await migrate(database_url) is True
+    database = Database(database_url)
+
+    def differences(connection: Connection) -> list[object]:
+        return compare_metadata(MigrationContext.configure(connection), Base.metadata)
+
+    async with database.engine.connect() as connection:
+        assert await connection.run_sync(differences) == []
+    await database.close()
+
+
+async def test_migrating_twice_changes_nothing(database_url: str) -> None:
+    await migrate(database_url)
+    assert await migrate(database_url) is False
+
+
+async def test_processes_that_start_at_once_migrate_once(database_url: str) -> None:
+    command = f"import asyncio; from backend.database.migrate import migrate; print(asyncio.run(migrate({database_url!r})))"
+    processes = [
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-c", command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        for _ in range(4)
+    ]
+    outputs = [await process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, outputs
+    assert sorted(out.decode().strip() for out, _ in outputs) == ["False", "False", "False", "True"]
+
+
+async def test_a_whole_recording_is_written_and_deleted(database_url: str, settings: Settings, tmp_path: Path) -> None:
+    await migrate(database_url)
+    recording = write(tmp_path / "meeting.wav", tone(2.0))
+    async with api(settings.model_copy(update={"database_url": database_url})) as (client, services):
+        answer = await client.post("/audio/process", files={"file": ("meeting.wav", recording.read_bytes())})
+        assert answer.status_code == 200, answer.text
+        async with services.database.transaction() as session:
+            conversations = await session.execute(select(Conversation).filter(Conversation.status == "completed"))
+            assert [row.recording_url for row in conversations.scalars().all()] == [answer.json()["audio_file_path"]]
+        conversation = answer.json()["conversation_id"]
+        detail = (await client.get(f"/conversations/{conversation}")).json()
+        assert detail["created_at"].endswith("Z") and len(detail["participants"]) == 2
+        assert (await client.delete(f"/conversations/{conversation}")).status_code == 204
+        async with services.database.transaction() as session:
+            for table in ("conversations", "participants", "segments", "stored_objects"):
+                assert (await session.execute(text(f"SELECT count(*) FROM {table}"))).scalar_one() == 0
+
+
+async def test_a_database_that_does_not_answer_is_a_503(settings: Settings) -> None:
+    unreachable = settings.model_copy(update={"database_url": "postgresql://nobody@127.0.0.1:1/none"})
+    async with api(unreachable) as (client, _):
+        answer = await client.get("/conversations")
+        assert answer.status_code == 503 and "DATABASE_URL" in answer.json()["detail"]
+        assert answer.headers["retry-after"]
+
+
+async def test_a_broken_transaction_leaves_nothing(settings: Settings) -> None:
+    await migrate(settings.database_url)
+    database = Database(settings.database_url)
+    with pytest.raises(DatabaseUnavailable):
+        async with database.transaction() as session:
+            await session.execute(text("INSERT INTO nowhere VALUES (1)"))
+    await database.close()
+
+
+def test_plain_addresses_get_their_asynchronous_driver() -> None:
+    assert async_url("sqlite:///x.db") == "sqlite+aiosqlite:///x.db"
+    assert async_url("postgres://u:p@h/d") == "postgresql+asyncpg://u:p@h/d"
+    assert async_url("postgresql+asyncpg://u:p@h/d") == "postgresql+asyncpg://u:p@h/d"

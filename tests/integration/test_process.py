@@ -1,0 +1,372 @@
+"""POST /audio/process with scripted engines: the answer, the files, the rows, and every kind of bad input."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy import func, select
+
+from backend.config import Settings
+from backend.database.models import Conversation, Participant, SegmentRow, StoredObjectRow
+from backend.domain.transcript import Transcription
+from backend.errors import EngineUnavailable
+from backend.services.storage import StorageConfig
+from backend.wiring import Services
+from tests.conftest import api, scripted_speech
+from tests.media import silence, tone, wav_bytes, write
+
+pytestmark = pytest.mark.anyio
+
+Files = Callable[[], list[str]]
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    return write(tmp_path / "meeting.wav", tone(2.0))
+
+
+async def post(client: httpx.AsyncClient, path: Path, name: str | None = None, **fields: str) -> httpx.Response:
+    files = {"file": (name or path.name, path.read_bytes(), "audio/wav")}
+    return await client.post("/audio/process", files=files, data=fields)
+
+
+async def row_count(services: Services) -> int:
+    async with services.database.transaction() as session:
+        return (await session.execute(select(func.count()).select_from(Conversation))).scalar_one()
+
+
+def assert_problem(answer: httpx.Response, status: int, says: str) -> None:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["status"] == status and problem["title"] and problem["instance"] == "/audio/process"
+    assert says.lower() in problem["detail"].lower()
+
+
+async def test_the_answer_says_who_said_what_and_where_it_is(client: httpx.AsyncClient, recording: Path) -> None:
+    answer = await post(client, recording, title="Standup")
+    assert answer.status_code == 200
+    body = answer.json()
+    assert re.fullmatch(r"conv_[0-9a-f]{32}", body["conversation_id"])
+    assert body["transcript"]["speaker_count"] == 2
+    assert body["transcript"]["formatted_transcript"] == "Speaker 1: Good morning.\nSpeaker 2: Hello."
+    first = body["transcript"]["segments"][0]
+    assert (first["start"], first["end"], first["speaker"], first["text"]) == (0.1, 0.8, "Speaker 1", "Good morning.")
+    assert first["words"][0] == {"word": "Good", "start": 0.1, "end": 0.4, "probability": 0.9}
+    stats = body["transcript"]["speaker_stats"]
+    assert list(stats) == ["Speaker 1", "Speaker 2"]
+    assert stats["Speaker 1"] == {"speaking_time_s": 1.0, "share": 0.5263, "word_count": 2, "segment_count": 1}
+    assert body["message"] == "Successfully processed audio with 2 speakers and saved to storage"
+    assert body["duration_s"] == 2.0 and body["language"] == "en" and body["warnings"] == []
+    assert body["engines"] == {"transcription": "scripted", "diarization": "scripted"}
+    assert {"decode", "diarize", "transcribe", "attribute", "store", "total"} <= set(body["timings_s"])
+
+
+async def test_audio_transcript_and_metadata_are_really_there(
+    client: httpx.AsyncClient, recording: Path, stored_files: Files, tmp_path: Path
+) -> None:
+    body = (await post(client, recording)).json()
+    conversation = body["conversation_id"]
+    day = body["audio_file_path"].split(f"{conversation}/")[1].removesuffix("/meeting.wav")
+    assert re.fullmatch(r"\d{4}/\d{2}/\d{2}", day)
+    folder = f"{conversation}/{day}"
+    assert stored_files() == sorted(
+        [f"{folder}/{conversation}_transcript.txt", f"{folder}/meeting.wav", f"{folder}/meeting_metadata.json"]
+    )
+    assert Path(body["audio_file_path"]).read_bytes() == recording.read_bytes()
+    assert Path(body["transcript_file_path"]).read_text() == body["transcript"]["formatted_transcript"]
+    metadata = json.loads((tmp_path / "uploads" / folder / "meeting_metadata.json").read_text())
+    assert metadata["sha256"] == hashlib.sha256(recording.read_bytes()).hexdigest()
+    assert metadata["duration_s"] == 2.0 and metadata["speaker_count"] == 2
+    assert metadata["conversation_id"] == conversation and metadata["size_bytes"] == recording.stat().st_size
+
+
+async def test_rows_are_written_for_conversation_participants_segments_and_objects(
+    client: httpx.AsyncClient, services: Services, recording: Path
+) -> None:
+    body = (await post(client, recording, title="Standup")).json()
+    async with services.database.transaction() as session:
+        conversations = await session.execute(select(Conversation).filter(Conversation.status == "completed"))
+        [conversation] = conversations.scalars().all()
+        assert conversation.transcript == body["transcript"]["formatted_transcript"]
+        assert conversation.recording_url == body["audio_file_path"]
+        assert conversation.title == "Standup" and conversation.speaker_count == 2
+        assert conversation.completed_at is not None and conversation.completed_at >= conversation.created_at
+        assert conversation.created_at.tzinfo is not None
+        participants = (await session.execute(select(Participant).order_by(Participant.position))).scalars().all()
+        assert [(p.label, p.word_count) for p in participants] == [("Speaker 1", 2), ("Speaker 2", 1)]
+        segments = (await session.execute(select(SegmentRow).order_by(SegmentRow.position))).scalars().all()
+        assert [(s.text, s.participant_id) for s in segments] == [
+            ("Good morning.", participants[0].id),
+            ("Hello.", participants[1].id),
+        ]
+        objects = (await session.execute(select(StoredObjectRow))).scalars().all()
+        assert sorted((o.kind, o.store) for o in objects) == [
+            ("audio", "local"),
+            ("metadata", "local"),
+            ("transcript", "local"),
+        ]
+
+
+async def test_options_reach_the_engines(settings: Settings, recording: Path) -> None:
+    speech = scripted_speech()
+    async with api(settings, speech) as (client, _):
+        answer = await post(
+            client, recording, language="DE", prompt="Aperta", hotwords="pyannote", min_speakers="2", max_speakers="4"
+        )
+        assert answer.status_code == 200
+    transcriber, diarizer = speech._transcriber.get(), speech._diarizer.get()  # type: ignore[union-attr]
+    options = transcriber.options[0]  # type: ignore[attr-defined]
+    assert (options.language, options.prompt, options.hotwords) == ("de", "Aperta", "pyannote")
+    speakers = diarizer.speakers[0]  # type: ignore[attr-defined]
+    assert (speakers.exact, speakers.minimum, speakers.maximum) == (None, 2, 4)
+
+
+async def test_silence_is_an_empty_transcript_without_speakers(settings: Settings, tmp_path: Path) -> None:
+    async with api(settings, scripted_speech(Transcription(), ())) as (client, services):
+        answer = await post(client, write(tmp_path / "quiet.wav", silence(1.0)))
+        assert answer.status_code == 200
+        transcript = answer.json()["transcript"]
+        assert transcript == {"speaker_count": 0, "segments": [], "formatted_transcript": "", "speaker_stats": {}}
+        conversation = answer.json()["conversation_id"]
+        assert (await client.get(f"/conversations/{conversation}/transcript?format=vtt")).text == "WEBVTT\n\n"
+        assert await row_count(services) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "stored_as"),
+    [
+        ("../../etc/passwd.wav", "passwd.wav"),
+        ("..\\..\\boot.wav", "boot.wav"),
+        (".hidden.wav", "hidden.wav"),
+        ("Besprechung März 会議.wav", "Besprechung März 会議.wav"),
+        ("", "recording"),
+    ],
+)
+async def test_file_names_are_data_and_never_a_path(
+    client: httpx.AsyncClient, recording: Path, stored_files: Files, name: str, stored_as: str
+) -> None:
+    files = {"file": (name or " ", recording.read_bytes(), "audio/wav")}
+    answer = await client.post("/audio/process", files=files)
+    assert answer.status_code == 200, answer.text
+    assert Path(answer.json()["audio_file_path"]).name == stored_as
+    assert len(stored_files()) == 3 and all(file.startswith("conv_") for file in stored_files())
+
+
+async def test_a_long_file_name_is_shortened_and_keeps_its_extension(
+    client: httpx.AsyncClient, recording: Path
+) -> None:
+    answer = await post(client, recording, name="n" * 300 + ".wav")
+    assert answer.status_code == 200
+    stored = Path(answer.json()["audio_file_path"])
+    assert len(stored.name.encode()) <= 255 and stored.suffix == ".wav" and stored.is_file()
+
+
+BAD_FILES = [
+    pytest.param(b"", 422, "empty", id="empty file"),
+    pytest.param(b"this is text, not sound\n" * 50, 415, "not an audio", id="text named wav"),
+    pytest.param(b"ffconcat version 1.0\nfile meeting.wav\n", 415, "not an audio", id="playlist"),
+    pytest.param(b"%PDF-1.7" + bytes(3000), 415, "", id="pdf"),
+    pytest.param(b"\x89PNG\r\n\x1a\n" + bytes(300), 415, "", id="png"),
+]
+
+
+@pytest.mark.parametrize(("content", "status", "says"), BAD_FILES)
+async def test_what_is_no_recording_is_refused_and_leaves_nothing(
+    client: httpx.AsyncClient, services: Services, stored_files: Files, content: bytes, status: int, says: str
+) -> None:
+    answer = await client.post("/audio/process", files={"file": ("meeting.wav", content, "audio/wav")})
+    assert_problem(answer, status, says)
+    assert stored_files() == [] and await row_count(services) == 0
+
+
+async def test_a_truncated_recording_is_refused_and_leaves_nothing(
+    client: httpx.AsyncClient, services: Services, recording: Path, stored_files: Files
+) -> None:
+    recording.write_bytes(recording.read_bytes()[:30_000])
+    assert_problem(await post(client, recording), 422, "truncated")
+    assert stored_files() == [] and await row_count(services) == 0
+
+
+async def test_a_recording_of_zero_length_is_refused(client: httpx.AsyncClient, tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(wav_bytes(b""))
+    assert_problem(await post(client, tmp_path / "a.wav"), 422, "no audio samples")
+
+
+async def test_a_recording_that_is_too_long_is_refused(
+    settings: Settings, tmp_path: Path, stored_files: Files
+) -> None:
+    async with api(settings, scripted_speech(max_s=1)) as (client, services):
+        assert_problem(await post(client, write(tmp_path / "a.wav", tone(3.0))), 413, "MAX_AUDIO_SECONDS")
+        assert stored_files() == [] and await row_count(services) == 0
+
+
+async def test_a_file_over_the_limit_is_refused_by_its_announced_length(
+    client: httpx.AsyncClient, stored_files: Files
+) -> None:
+    answer = await client.post("/audio/process", files={"file": ("big.wav", bytes(9_000_000), "audio/wav")})
+    assert_problem(answer, 413, "MAX_UPLOAD_BYTES")
+    assert stored_files() == []
+
+
+async def test_a_file_over_the_limit_is_refused_while_it_comes_without_a_length(
+    client: httpx.AsyncClient, stored_files: Files
+) -> None:
+    sent = 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal sent
+        yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
+        for _ in range(1000):
+            sent += 100_000
+            yield bytes(100_000)
+
+    answer = await client.post(
+        "/audio/process", content=body(), headers={"Content-Type": "multipart/form-data; boundary=b"}
+    )
+    assert_problem(answer, 413, "larger than the 5000000 bytes allowed")
+    assert sent < 8_000_000 and stored_files() == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"num_speakers": "0"}, "num_speakers"),
+        ({"num_speakers": "-1"}, "num_speakers"),
+        ({"num_speakers": "two"}, "num_speakers"),
+        ({"num_speakers": "2.5"}, "num_speakers"),
+        ({"max_speakers": "1000000"}, "max_speakers"),
+        ({"min_speakers": "5", "max_speakers": "2"}, "greater than"),
+        ({"num_speakers": "3", "max_speakers": "2"}, "outside"),
+        ({"language": "klingon!"}, "language"),
+        ({"title": "x" * 501}, "title"),
+    ],
+)
+async def test_wrong_fields_are_named(
+    client: httpx.AsyncClient, services: Services, recording: Path, stored_files: Files, fields: dict[str, str], says: str
+) -> None:
+    assert_problem(await post(client, recording, **fields), 422, says)
+    assert stored_files() == [] and await row_count(services) == 0
+
+
+async def test_blank_fields_count_as_not_given(client: httpx.AsyncClient, recording: Path) -> None:
+    answer = await post(client, recording, language="", num_speakers="", prompt=" ", title="")
+    assert answer.status_code == 200
+
+
+async def test_a_missing_file_field_is_named(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/audio/process", files={"recording": ("a.wav", b"x", "audio/wav")})
+    assert_problem(answer, 422, "no 'file' field")
+
+
+async def test_a_file_field_that_is_text_is_refused(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/audio/process", files={"file": (None, b"meeting.wav")})
+    assert_problem(answer, 422, "is text, not a file")
+
+
+async def test_two_files_are_refused(client: httpx.AsyncClient, recording: Path, stored_files: Files) -> None:
+    files = [("file", ("a.wav", recording.read_bytes())), ("file", ("b.wav", recording.read_bytes()))]
+    assert_problem(await client.post("/audio/process", files=files), 422, "more than one file")
+    assert stored_files() == []
+
+
+async def test_a_body_that_is_no_form_is_unsupported(client: httpx.AsyncClient) -> None:
+    assert_problem(await client.post("/audio/process", json={"file": "a.wav"}), 415, "multipart/form-data")
+    assert_problem(await client.post("/audio/process"), 415, "multipart/form-data")
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "says"),
+    [
+        ("multipart/form-data", b"", "boundary"),
+        ("multipart/form-data; boundary=b", b"", "cut off"),
+        ("multipart/form-data; boundary=b", b"not a part\r\n", "malformed"),
+        (
+            "multipart/form-data; boundary=b",
+            b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\nRIFF',
+            "cut off",
+        ),
+        (
+            "multipart/form-data; boundary=b",
+            b'--b\r\nContent-Disposition: form-data; name="file"; filename="a\0.wav"\r\n\r\nRIFF\r\n--b--\r\n',
+            "",
+        ),
+    ],
+)
+async def test_a_malformed_body_is_a_bad_request(
+    client: httpx.AsyncClient, stored_files: Files, content_type: str, body: bytes, says: str
+) -> None:
+    answer = await client.post("/audio/process", content=body, headers={"Content-Type": content_type})
+    assert_problem(answer, 400, says)
+    assert stored_files() == []
+
+
+async def test_fields_may_come_after_the_file(client: httpx.AsyncClient, recording: Path) -> None:
+    head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
+    tail = b'\r\n--b\r\nContent-Disposition: form-data; name="num_speakers"\r\n\r\n99\r\n--b--\r\n'
+    body = head + recording.read_bytes() + tail
+    answer = await client.post(
+        "/audio/process", content=body, headers={"Content-Type": "multipart/form-data; boundary=b"}
+    )
+    assert_problem(answer, 422, "num_speakers")
+
+
+async def test_a_stalled_upload_is_given_up(settings: Settings, stored_files: Files) -> None:
+    import anyio
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\nRIFF'
+        await anyio.sleep(30)
+
+    async with api(settings.model_copy(update={"upload_stall_timeout_s": 0.2})) as (client, _):
+        answer = await client.post(
+            "/audio/process", content=body(), headers={"Content-Type": "multipart/form-data; boundary=b"}
+        )
+        assert_problem(answer, 408, "0.2 s")
+        assert stored_files() == []
+
+
+async def test_a_recording_is_kept_when_an_engine_breaks(settings: Settings, recording: Path) -> None:
+    async with api(settings, scripted_speech(RuntimeError("out of memory"))) as (client, _):
+        answer = await post(client, recording)
+        assert_problem(answer, 500, "out of memory")
+        conversation = (await client.get(f"/conversations/{answer.json()['conversation_id']}")).json()
+        assert conversation["status"] == "failed" and "out of memory" in conversation["error"]
+        assert Path(conversation["recording_url"]).read_bytes() == recording.read_bytes()
+        transcript = await client.get(f"/conversations/{conversation['id']}/transcript")
+        assert transcript.status_code == 409
+
+
+async def test_both_branches_end_before_an_error_of_one_is_reported(settings: Settings, recording: Path) -> None:
+    async with api(settings, scripted_speech(turns=EngineUnavailable("no model"))) as (client, _):
+        assert_problem(await post(client, recording), 500, "no model")
+
+
+async def test_without_room_for_the_result_nothing_is_kept(settings: Settings, recording: Path, tmp_path: Path) -> None:
+    broken = settings.model_copy(update={"storage": StorageConfig(upload_dir=str(tmp_path / "uploads"))})
+    async with api(broken) as (client, services):
+        blocker = tmp_path / "uploads"
+        for child in blocker.iterdir():
+            if child.name != ".spool":
+                child.unlink()
+        original = services.storage.save_transcript
+
+        async def refuse(*_args: object, **_kwargs: object) -> None:
+            from backend.errors import StorageFull
+
+            raise StorageFull("no space left")
+
+        services.storage.save_transcript = refuse  # type: ignore[method-assign, assignment]
+        answer = await post(client, recording)
+        services.storage.save_transcript = original  # type: ignore[method-assign]
+        assert_problem(answer, 507, "no space left")
+        assert answer.headers["retry-after"]
+        assert [p for p in blocker.rglob("*") if p.is_file()] == []
+        listed = (await client.get("/conversations?status=failed")).json()
+        assert listed["total"] == 1
