@@ -3,7 +3,7 @@
 PYTHON ?= python3
 PYTEST_ARGS ?=
 
-SOURCES := backend tests samples scripts alembic
+SOURCES := backend tests benchmarks samples scripts alembic
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
@@ -40,9 +40,9 @@ format: .venv/.installed-dev ## Format the code and sort its imports
 sample: .venv/.installed ## Make the sample recording again (needs flite)
 	.venv/bin/python samples/make_sample.py
 
-bench: .venv/.installed ## Process the sample recording and show how long it took
-	.venv/bin/python -m timeit -n 1 -r 3 -s 'import subprocess' \
-		"subprocess.run(['.venv/bin/aperta', 'process', 'samples/meeting.flac'], check=True, stdout=subprocess.DEVNULL)"
+bench: .venv/.installed-dev ## Measure the engines' speed on this machine
+	@for benchmark in benchmarks/[a-z]*.py; do \
+		name=$$(basename "$$benchmark" .py); echo "benchmarks.$$name"; .venv/bin/python -m "benchmarks.$$name" || exit 1; done
 
 constraints: ## Pin the newest versions that fit together, in constraints.txt and constraints-swift.txt
 	@$(call ensure_venv,.venv-constraints,--clear)

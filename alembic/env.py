@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+from alembic import context
 from sqlalchemy import Connection
 
-from alembic import context
 from backend.config import Settings
 from backend.database.models import Base
 from backend.database.session import async_url, open_engine

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import aiofiles
 import typer
 from pydantic import ValidationError
 from rich.console import Console
@@ -138,8 +139,8 @@ async def _process_all(settings: Settings, files: list[Path], form: dict[str, ob
 
 
 async def _chunks(path: Path) -> AsyncIterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+    async with aiofiles.open(path, "rb") as file:
+        while chunk := await file.read(CHUNK_BYTES):
             yield chunk
 
 

@@ -65,7 +65,9 @@ class Settings(BaseSettings):
 
 def describe_invalid_settings(error: ValidationError) -> str:
     """One sentence per setting that cannot be used, under the name it has in the environment."""
-    return "; ".join(f"{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors())
+    return "; ".join(
+        f"{str(item['loc'][0]).upper()}: {item['msg']}" if item["loc"] else item["msg"] for item in error.errors()
+    )
 
 
 def set_up_logging(level: str) -> None:

@@ -29,7 +29,7 @@ from backend.config import Settings, describe_invalid_settings, set_up_logging
 from backend.errors import AppError
 from backend.wiring import Services, open_services
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("backend.main")  # also when run as a file
 
 DESCRIPTION = """\
 A recording goes in; out come the stored audio, a transcript that says **who said what**, and rows that can be queried.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backend.config import AsrEngine, DiarizationEngine, Settings, SpeechConfig
-from backend.database.migrate import migrate
+from backend.database.migrate import check_migrated, migrate
 from backend.database.session import Database
 from backend.engines.base import Diarizer, Transcriber
 from backend.engines.lazy import Lazy
@@ -60,6 +60,7 @@ async def open_services(settings: Settings, speech: SpeechPipeline | None = None
             await migrate(settings.database_url)
         database = Database(settings.database_url)
         stack.push_async_callback(database.close)
+        await check_migrated(database)
         yield Services(
             settings=settings,
             storage=storage,

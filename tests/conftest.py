@@ -74,7 +74,9 @@ def scripted_speech(
 
 
 @asynccontextmanager
-async def api(settings: Settings, speech: SpeechPipeline | None = None) -> AsyncIterator[tuple[httpx.AsyncClient, Services]]:
+async def api(
+    settings: Settings, speech: SpeechPipeline | None = None
+) -> AsyncIterator[tuple[httpx.AsyncClient, Services]]:
     """The app over its services, without a network in between."""
     app = create_app(settings)
     async with open_services(settings, speech=speech or scripted_speech()) as services:

@@ -40,15 +40,9 @@ class ProcessForm(BaseModel):
     num_speakers: Speakers = Field(None, description="Exactly this many people speak")
     min_speakers: Speakers = Field(None, description="At least this many people speak")
     max_speakers: Speakers = Field(None, description="At most this many people speak")
-    prompt: Words = Field(
-        None, description="What the recording is about; names and terms in their spelling"
-    )
-    hotwords: Words = Field(
-        None, description="Rare words to expect, separated by spaces"
-    )
-    title: Title = Field(
-        None, description="A name for the conversation"
-    )
+    prompt: Words = Field(None, description="What the recording is about; names and terms in their spelling")
+    hotwords: Words = Field(None, description="Rare words to expect, separated by spaces")
+    title: Title = Field(None, description="A name for the conversation")
 
     @model_validator(mode="after")
     def _counts_fit(self) -> Self:

@@ -13,7 +13,8 @@ from alembic.script import ScriptDirectory
 from filelock import FileLock
 from sqlalchemy import Connection, make_url, text
 
-from backend.database.session import async_url, open_engine
+from backend.database.session import Database, async_url, open_engine
+from backend.errors import DatabaseUnavailable
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "alembic"
 LOCK_KEY = 0x41706572  # "Aper", the advisory lock's number on PostgreSQL
@@ -38,9 +39,30 @@ async def migrate(url: str) -> bool:
         await engine.dispose()
 
 
-def _upgrade(connection: Connection) -> bool:
+async def check_migrated(database: Database) -> None:
+    """Find out at start, not at the first request, whether the database can be used.
+
+    Raises:
+        DatabaseUnavailable: it does not answer, or its schema is not the newest.
+    """
+    async with database.transaction() as session:
+        connection = await session.connection()
+        current = await connection.run_sync(lambda sync: MigrationContext.configure(sync).get_current_revision())
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    if current != head:
+        raise DatabaseUnavailable(
+            f"The database's schema is {current or 'empty'}, but this version needs {head}: run `aperta migrate`."
+        )
+
+
+def _config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(SCRIPTS))
+    return config
+
+
+def _upgrade(connection: Connection) -> bool:
+    config = _config()
     with _advisory_lock(connection):
         head = ScriptDirectory.from_config(config).get_current_head()
         if MigrationContext.configure(connection).get_current_revision() == head:

@@ -46,7 +46,9 @@ class Database:
                 yield session
         except (OperationalError, InterfaceError, OSError) as error:
             cause = getattr(error, "orig", None) or error
-            raise DatabaseUnavailable(f"The database does not answer ({cause}). Check DATABASE_URL.") from error
+            raise DatabaseUnavailable(
+                f"The database cannot be used: {cause}. Check that it runs and that DATABASE_URL is right."
+            ) from error
 
     async def close(self) -> None:
         await self.engine.dispose()

@@ -1,8 +1,9 @@
-"""From "how much does each speaker talk in each frame" to speaker turns. Pure functions on arrays; no engine, no I/O."""
+"""From how likely each speaker talks in each frame to speaker turns. Pure functions on arrays; no engine, no I/O."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,32 @@ from numpy.typing import NDArray
 from backend.domain.transcript import SpeakerTurn
 
 Scores = NDArray[np.float32]
+Ints = NDArray[np.int64]
 Active = NDArray[np.bool_]
+
+
+def overlap_add(
+    pieces: Iterable[tuple[int, int, Scores]], starts: Ints, shape: Scores, n_frames: int, n_speakers: int
+) -> Scores:
+    """Mean score over all windows that see a frame, weighted by the place of the frame in the window.
+
+    Args:
+        pieces: (window, speaker, (n_window_frames,) scores); what is not given counts as zero.
+        starts: (n_windows,) first frame of each window.
+        shape: (n_window_frames,) weights.
+
+    Returns:
+        (n_frames, n_speakers) float32.
+    """
+    width = len(shape)
+    scores = np.zeros((n_frames + width, n_speakers), dtype=np.float32)
+    weights = np.full(n_frames + width, 1e-6, dtype=np.float32)
+    for start in starts:
+        weights[start : start + width] += shape
+    for window, speaker, piece in pieces:
+        scores[starts[window] : starts[window] + width, speaker] += shape * piece
+    scores /= weights[:, None]
+    return scores[:n_frames]
 
 
 def hysteresis(scores: Scores, enter: float, keep: float) -> Active:
@@ -29,25 +55,42 @@ def hysteresis(scores: Scores, enter: float, keep: float) -> Active:
     return active
 
 
+def insist(active: Active, scores: Scores, least: int) -> tuple[Active, Scores]:
+    """Let at least `least` speakers be active, if anyone is: who was never reached gets the likeliest stretch."""
+    heard = active.any(axis=0)
+    if not heard.any():
+        return active, scores
+    best = np.where(heard, 0.0, scores.max(axis=0))
+    missing = [int(i) for i in np.argsort(-best, kind="stable") if best[i] > 0]
+    active, scores = active.copy(), scores.copy()
+    for speaker in missing[: max(0, least - int(heard.sum()))]:
+        peak = int(scores[:, speaker].argmax())
+        likely = runs(scores[:, speaker] > 0.5 * scores[peak, speaker])
+        start, stop = next(run for run in likely if run[0] <= peak < run[1])
+        active[start:stop, speaker] = True
+        scores[start:stop, speaker] += 1.0
+    return active, scores
+
+
 def fill_pauses(active: Active, longest: int) -> Active:
     """Bridge pauses of up to `longest` frames between two stretches of one speaker in which nobody else talks."""
     filled, talking = active.copy(), active.sum(axis=1)
     silence_before = np.concatenate([[0], np.cumsum(talking > 0)])
     for speaker in range(active.shape[1]):
         stretches = runs(active[:, speaker])
-        for (_, start), (stop, _) in zip(stretches[:-1], stretches[1:], strict=True):
+        for (_, start), (stop, _) in pairwise(stretches):
             if stop - start <= longest and silence_before[stop] == silence_before[start]:
                 filled[start:stop, speaker] = True
     return filled
 
 
 def one_at_a_time(active: Active, scores: Scores) -> Active:
-    """Keep one speaker per frame. A stretch in which the same people talk goes to the one with the highest mean score."""
+    """Keep one speaker per frame. A stretch with the same people talking goes to the one with the best mean."""
     single = active.copy()
     crowded = active.sum(axis=1) > 1
     changes = np.any(active[1:] != active[:-1], axis=1)
     edges = np.concatenate([[0], np.flatnonzero(changes) + 1, [len(active)]])
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in pairwise(edges):
         if stop > start and crowded[start]:
             mean = np.where(active[start], scores[start:stop].mean(axis=0), -1.0)
             single[start:stop] = False
@@ -55,7 +98,9 @@ def one_at_a_time(active: Active, scores: Scores) -> Active:
     return single
 
 
-def to_turns(active: Active, labels: Sequence[str], step_s: float, offset_s: float, end_s: float) -> tuple[SpeakerTurn, ...]:
+def to_turns(
+    active: Active, labels: Sequence[str], step_s: float, offset_s: float, end_s: float
+) -> tuple[SpeakerTurn, ...]:
     """Turns sorted by start; frame i covers [offset_s + i·step_s, offset_s + (i + 1)·step_s), cut to [0, end_s]."""
     turns = []
     for speaker, label in enumerate(labels):

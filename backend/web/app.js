@@ -378,6 +378,8 @@ async function showConversation(id) {
 }
 
 function showMissing(problem) {
+  unloadAudio();
+  shown = null;
   byId("conversation").hidden = true;
   byId("missing").hidden = false;
   byId("missing-title").textContent = problem.status === 404 ? "Not found" : problem.title;
@@ -616,7 +618,7 @@ function showAudioError() {
 function askDelete() {
   byId("confirm-text").replaceChildren(
     el("strong", {}, el("bdi", {}, shown.title || shown.filename)),
-    " goes with its audio, its transcript and all that was noted about it. This cannot be undone.",
+    " will be gone: the recording, its transcript and what the database knows of it. This cannot be undone.",
   );
   byId("confirm-problem").replaceChildren();
   byId("confirm").showModal();

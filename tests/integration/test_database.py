@@ -56,7 +56,9 @@ async def test_migrating_twice_changes_nothing(database_url: str) -> None:
 
 
 async def test_processes_that_start_at_once_migrate_once(database_url: str) -> None:
-    command = f"import asyncio; from backend.database.migrate import migrate; print(asyncio.run(migrate({database_url!r})))"
+    command = (
+        f"import asyncio; from backend.database.migrate import migrate; print(asyncio.run(migrate({database_url!r})))"
+    )
     processes = [
         await asyncio.create_subprocess_exec(
             sys.executable, "-c", command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -86,9 +88,26 @@ async def test_a_whole_recording_is_written_and_deleted(database_url: str, setti
                 assert (await session.execute(text(f"SELECT count(*) FROM {table}"))).scalar_one() == 0
 
 
-async def test_a_database_that_does_not_answer_is_a_503(settings: Settings) -> None:
+async def test_a_database_that_does_not_answer_is_found_out_at_start(settings: Settings) -> None:
     unreachable = settings.model_copy(update={"database_url": "postgresql://nobody@127.0.0.1:1/none"})
-    async with api(unreachable) as (client, _):
+    with pytest.raises(DatabaseUnavailable, match="DATABASE_URL"):
+        async with api(unreachable):
+            pass
+
+
+async def test_a_database_without_tables_is_found_out_at_start(settings: Settings, postgres_url: str) -> None:
+    with pytest.raises(DatabaseUnavailable, match="aperta migrate"):
+        async with api(settings.model_copy(update={"database_url": postgres_url})):
+            pass
+
+
+async def test_a_database_that_goes_away_is_a_503(settings: Settings) -> None:
+    async with api(settings) as (client, services):
+        async with services.database.transaction() as session:
+            await session.execute(text("DROP TABLE segments"))
+            await session.execute(text("DROP TABLE stored_objects"))
+            await session.execute(text("DROP TABLE participants"))
+            await session.execute(text("DROP TABLE conversations"))
         answer = await client.get("/conversations")
         assert answer.status_code == 503 and "DATABASE_URL" in answer.json()["detail"]
         assert answer.headers["retry-after"]

@@ -199,9 +199,7 @@ async def test_a_recording_of_zero_length_is_refused(client: httpx.AsyncClient, 
     assert_problem(await post(client, tmp_path / "a.wav"), 422, "no audio samples")
 
 
-async def test_a_recording_that_is_too_long_is_refused(
-    settings: Settings, tmp_path: Path, stored_files: Files
-) -> None:
+async def test_a_recording_that_is_too_long_is_refused(settings: Settings, tmp_path: Path, stored_files: Files) -> None:
     async with api(settings, scripted_speech(max_s=1)) as (client, services):
         assert_problem(await post(client, write(tmp_path / "a.wav", tone(3.0))), 413, "MAX_AUDIO_SECONDS")
         assert stored_files() == [] and await row_count(services) == 0
@@ -249,7 +247,12 @@ async def test_a_file_over_the_limit_is_refused_while_it_comes_without_a_length(
     ],
 )
 async def test_wrong_fields_are_named(
-    client: httpx.AsyncClient, services: Services, recording: Path, stored_files: Files, fields: dict[str, str], says: str
+    client: httpx.AsyncClient,
+    services: Services,
+    recording: Path,
+    stored_files: Files,
+    fields: dict[str, str],
+    says: str,
 ) -> None:
     assert_problem(await post(client, recording, **fields), 422, says)
     assert stored_files() == [] and await row_count(services) == 0

@@ -7,6 +7,7 @@ moto answers only where the shape of an answer matters; it checks neither secret
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import time
 import urllib.error
@@ -20,7 +21,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from backend.errors import ObjectMissing, StorageMisconfigured, StorageUnavailable
+from backend.errors import ObjectExists, ObjectMissing, StorageMisconfigured, StorageUnavailable
 from backend.services.storage import PresignedUrl, SpooledFile, StorageConfig, StoredObject
 from backend.services.storage.keys import audio_key
 from backend.services.storage.s3 import S3Store
@@ -211,7 +212,7 @@ async def test_a_presigned_url_expires(swift: S3Server, s3_config: MakeConfig, t
         given = await store.access(stored.locator, filename="m.wav", content_type="audio/wav")
     assert isinstance(given, PresignedUrl) and given.expires_s == 1
     assert given.url not in repr(given)
-    await asyncio.sleep(2.1)
+    await asyncio.sleep(1.3)
     with pytest.raises(urllib.error.HTTPError) as refused:
         await asyncio.to_thread(urllib.request.urlopen, given.url)
     assert refused.value.code == 403
@@ -269,6 +270,17 @@ async def test_an_object_of_another_size_is_not_accepted(
     async with opened(config) as store:
         with pytest.raises(StorageUnavailable, match="4999 of 5000 bytes"):
             await put(store, tmp_path, b"x" * 5000)
+
+
+async def test_a_key_that_another_process_took_meanwhile(
+    moto_proxy: tuple[FaultProxy, StorageConfig], tmp_path: Path
+) -> None:
+    proxy, config = moto_proxy
+    ours = hashlib.sha256(b"ours").hexdigest().encode()
+    proxy.rewrite = (ours, hashlib.sha256(b"theirs").hexdigest().encode())
+    async with opened(config) as store:
+        with pytest.raises(ObjectExists, match="Another process"):
+            await put(store, tmp_path, b"ours")
 
 
 async def test_an_unknown_object_is_missing(moto_proxy: tuple[FaultProxy, StorageConfig]) -> None:

@@ -1,4 +1,3 @@
-# ruff: noqa: ASYNC240  a test may block its own loop
 """LocalStore beyond the contract: locators that lead outside, disks without links."""
 
 from __future__ import annotations

@@ -116,8 +116,7 @@ def exclusive_turns(draw: st.DrawFn) -> tuple[SpeakerTurn, ...]:
     edges = sorted(draw(st.lists(times, min_size=0, max_size=12, unique=True)))
     speakers = draw(st.lists(st.sampled_from("abc"), min_size=len(edges), max_size=len(edges)))
     return tuple(
-        SpeakerTurn(start, end, speaker)
-        for start, end, speaker in zip(edges[::2], edges[1::2], speakers, strict=False)
+        SpeakerTurn(start, end, speaker) for start, end, speaker in zip(edges[::2], edges[1::2], speakers, strict=False)
     )
 
 

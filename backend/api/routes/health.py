@@ -16,7 +16,7 @@ router = APIRouter(prefix="/health", tags=["health"])
 
 @router.get("", summary="State, engines, storage and database")
 async def health(services: ServicesDep) -> Health:
-    info = await services.storage.get_info()
+    info = await services.storage.get_info(ask=False)
     return Health(
         status="ok" if info.reason is None else "degraded",
         version=__version__,

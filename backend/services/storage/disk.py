@@ -49,7 +49,10 @@ def make_folder(path: Path) -> None:
     """Create a folder and its parents so that they survive a power loss: each new entry's parent is fsynced."""
     missing = [folder for folder in (path, *path.parents) if not folder.is_dir()]
     for folder in reversed(missing):
-        folder.mkdir(exist_ok=True)
+        try:
+            folder.mkdir(exist_ok=True)
+        except FileNotFoundError as error:  # its parent is there: the file system takes no folders, as /proc
+            raise PermissionError(errno.EACCES, "no folder can be made there", str(folder)) from error
         sync_folder(folder.parent)
 
 

@@ -30,8 +30,8 @@ _CANARY = b"aperta canary\n" * 73  # 1 KB
 class S3Store:
     """Write-once objects in one bucket. Nothing is opened before the first call.
 
-    Write-once is HEAD before PUT, guarded within this process: conditional writes differ too much between vendors to
-    rely on. Across processes it rests on conversation ids being unique.
+    Write-once is HEAD before PUT and a look at the hash after it, guarded within this process: conditional writes
+    differ too much between vendors to rely on. Across processes it rests on conversation ids being unique.
     """
 
     def __init__(self, config: StorageConfig) -> None:
@@ -146,6 +146,9 @@ class S3Store:
             raise StorageUnavailable(
                 f"S3 holds {head['ContentLength']} of {spooled.size_bytes} bytes of s3://{self._bucket}/{key}."
             )
+        names = {name.lower(): value for name, value in head["Metadata"].items()}
+        if names.get("sha256", spooled.sha256) != spooled.sha256:
+            raise ObjectExists(f"Another process wrote s3://{self._bucket}/{key} at the same moment.")
         wanted, got = self._config.s3_server_side_encryption, head.get("ServerSideEncryption")
         if wanted == "none" or got == wanted:
             return ()

@@ -86,6 +86,7 @@ class StorageService:
             if self._stores.fallback is None and isinstance(error, StorageMisconfigured):
                 raise
             self._availability.failed(error)
+        self._asked_at = time.monotonic()
         self._started = True
 
     async def close(self) -> None:
@@ -201,12 +202,14 @@ class StorageService:
         """Say how a client may be given an object: a file to serve, or a URL to be sent to. Errors as in `open`."""
         return await self._store_of(locator).access(locator, filename=filename, content_type=content_type)
 
-    async def get_info(self) -> StorageInfo:
+    async def get_info(self, *, ask: bool = True) -> StorageInfo:
         """Return where saves go now and why.
 
-        Asks the primary store whether it can be used, at most once in a few seconds and no longer than its timeouts.
+        Args:
+            ask: ask the primary store whether it can be used, at most once in a few seconds and no longer than its
+                timeouts; False: tell at once what saves and the background questions found.
         """
-        if time.monotonic() - self._asked_at > ASK_AGAIN_AFTER_S:
+        if ask and time.monotonic() - self._asked_at > ASK_AGAIN_AFTER_S:
             await self._availability.ask()
             self._asked_at = time.monotonic()
         return await self._disk.run(self._present_info)
@@ -236,19 +239,19 @@ class StorageService:
     async def _put_somewhere(
         self, spooled: SpooledFile, kind: Kind, key: str, content_type: str, headers: Mapping[str, object]
     ) -> StoredObject:
-        fallback = self._stores.fallback
-        if fallback is None:
-            return await _put_under_free_name(self._stores.primary, spooled, kind, key, content_type, headers)
+        primary, fallback = self._stores.primary, self._stores.fallback
         cause = self._availability.error
-        if cause is None:
+        if cause is None or fallback is None:
             try:
-                return await _put_under_free_name(self._stores.primary, spooled, kind, key, content_type, headers)
+                return await _put_under_free_name(primary, spooled, kind, key, content_type, headers)
             except StorageError as error:
-                cause = error
                 self._note(error)
+                if fallback is None:
+                    raise
+                cause = error
         self._availability.keep_watch()
         stored = await _put_under_free_name(fallback, spooled, kind, key, content_type, headers)
-        warning = f"{self._stores.primary.name} could not be used, so this was saved as {stored.locator}. {cause}"
+        warning = f"{primary.name} could not be used, so this was saved as {stored.locator}. {cause}"
         logger.warning("%s", warning)
         return replace(stored, warnings=(*stored.warnings, warning))
 

@@ -1,0 +1,213 @@
+"""Which voices of a recording are the same person: clustering of speaker embeddings. Pure; knows no audio, no models.
+
+Agglomerative clustering with average linkage on cosine distance, in two stages so that cost stays linear in the length
+of the recording. Each block of embeddings is clustered on its own, tightly; what remains is merged through sums, which
+is exact: for unit vectors the mean cosine distance between two clusters is 1 - mean_a · mean_b. Voices that were heard
+side by side in one window are different people (cannot-link, as in Landini et al., "Bayesian HMM clustering of x-vector
+sequences", and pyannote's constrained assignment), so clusters that often share a window are not merged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.domain.transcript import SpeakerCount
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class ClusteringOptions:
+    """Distances are cosine distances, 0 to 2.
+
+    Attributes:
+        threshold: clusters further apart stay apart; the equal-error point of the embedding is about 0.64.
+        tight_threshold: the same for the first stage, low enough to never join two people.
+        max_shared: two clusters that share more than this part of the smaller one's windows are different people.
+        block_size: embeddings clustered at once in the first stage.
+        min_speaker_s: a cluster with less speech is no speaker, unless the caller asks for more speakers ...
+        min_share: ... or it has this share of all speech (what counts in short recordings).
+    """
+
+    threshold: float = 0.63
+    tight_threshold: float = 0.3
+    max_shared: float = 0.3
+    block_size: int = 800
+    min_speaker_s: float = 1.5
+    min_share: float = 0.02
+
+
+def find_speakers(
+    embeddings: Floats,
+    windows: Ints,
+    seconds: Floats,
+    count: SpeakerCount,
+    options: ClusteringOptions | None = None,
+) -> Floats:
+    """The mean voice of each speaker.
+
+    Args:
+        embeddings: (n, 256), L2-normalised.
+        windows: (n,) the window each embedding comes from, ascending.
+        seconds: (n,) how much speech it stands for.
+        count: bounds on the number of speakers. They are kept wherever there are embeddings enough.
+
+    Returns:
+        (n_speakers, 256) L2-normalised; empty if there are no embeddings. The same input gives the same output.
+    """
+    if len(embeddings) == 0:
+        return np.zeros((0, embeddings.shape[1] if embeddings.ndim == 2 else 0), dtype=np.float32)
+    options = options or ClusteringOptions()
+    least, most = bounds(count)
+    small = _tight_clusters(embeddings, options, least)
+    merger = _Merger(embeddings, windows, seconds, small, options)
+    merges, distances = merger.run()
+    labels = _choose_cut(merges, distances, merger.seconds, least, most, options)
+    sums = np.zeros((int(labels.max()) + 1, embeddings.shape[1]))
+    np.add.at(sums, labels, merger.sums)
+    total_s = np.bincount(labels, merger.seconds).astype(np.float64)
+    kept = _solid(total_s, options)
+    if len(kept) < least or len(kept) > most:
+        kept = np.sort(np.argsort(-total_s, kind="stable")[: max(least, min(most, len(kept)))])
+    return _unit(sums[kept])
+
+
+def assign(embeddings: Floats, windows: Ints, speakers: Floats) -> Ints:
+    """(n,) the speaker of each embedding, or -1: one to one inside a window, maximising total cosine similarity."""
+    from scipy.optimize import linear_sum_assignment
+
+    labels = np.full(len(embeddings), -1, dtype=np.int64)
+    if len(embeddings) == 0 or len(speakers) == 0:
+        return labels
+    similarity = embeddings @ speakers.T
+    edges = np.flatnonzero(np.diff(windows, prepend=-1, append=-1))
+    for start, stop in pairwise(edges):
+        rows, columns = linear_sum_assignment(similarity[start:stop], maximize=True)
+        labels[start + rows] = columns
+    return labels
+
+
+def bounds(count: SpeakerCount) -> tuple[int, int]:
+    """Least and most speakers; an exact number is both."""
+    if count.exact is not None:
+        return count.exact, count.exact
+    least = count.minimum or 1
+    return least, max(least, count.maximum or 1_000_000)
+
+
+def _tight_clusters(embeddings: Floats, options: ClusteringOptions, least: int) -> Ints:
+    """(n,) labels of small clusters that surely are one voice each; in every block at least `least` of them."""
+    from scipy.cluster.hierarchy import fcluster, linkage
+
+    labels = np.zeros(len(embeddings), dtype=np.int64)
+    n_labels = 0
+    for start in range(0, len(embeddings), options.block_size):
+        block = embeddings[start : start + options.block_size]
+        own = np.zeros(len(block), dtype=np.int64)
+        if len(block) > 1:
+            tree = linkage(np.asarray(block, dtype=np.float64), "average", metric="cosine")
+            cut = min(options.tight_threshold, *tree[-min(least - 1, len(tree)) :, 2] - 1e-9) if least > 1 else None
+            own = fcluster(tree, options.tight_threshold if cut is None else cut, "distance").astype(np.int64) - 1
+        labels[start : start + options.block_size] = own + n_labels
+        n_labels += int(own.max()) + 1
+    return labels
+
+
+class _Merger:
+    """Average linkage over the small clusters, weighted by speech, with the cannot-link rule. Merges down to one."""
+
+    def __init__(
+        self, embeddings: Floats, windows: Ints, seconds: Floats, labels: Ints, options: ClusteringOptions
+    ) -> None:
+        n_clusters = int(labels.max()) + 1
+        self._options = options
+        self.sums = np.zeros((n_clusters, embeddings.shape[1]))
+        np.add.at(self.sums, labels, embeddings.astype(np.float64) * seconds[:, None])
+        self.seconds = np.bincount(labels, seconds, n_clusters).astype(np.float64)
+        self._shared = _shared_windows(labels, windows, n_clusters)
+
+    def run(self) -> tuple[list[tuple[int, int]], list[float]]:
+        """Pairs (kept, absorbed) in order, and the distance of each, raised by 2 where the rule was broken."""
+        sums, seconds, shared = self.sums.copy(), self.seconds.copy(), self._shared.copy()
+        far = np.full(len(sums), 0.0)
+        distance = 1 - (sums @ sums.T) / np.outer(seconds, seconds)
+        merges, distances = [], []
+        for _ in range(len(sums) - 1):
+            cost = distance + 2.0 * _forbidden(shared, self._options.max_shared) + far[:, None] + far[None, :]
+            np.fill_diagonal(cost, np.inf)
+            kept, gone = sorted(int(i) for i in np.unravel_index(int(cost.argmin()), cost.shape))
+            merges.append((kept, gone))
+            distances.append(float(cost[kept, gone]))
+            sums[kept] += sums[gone]
+            seconds[kept] += seconds[gone]
+            own = shared[kept, kept] + shared[gone, gone] - shared[kept, gone]
+            shared[kept] += shared[gone]
+            shared[:, kept] = shared[kept]
+            shared[kept, kept] = own
+            far[gone] = np.inf
+            distance[kept] = 1 - (sums @ sums[kept]) / (seconds * seconds[kept])
+            distance[:, kept] = distance[kept]
+        return merges, distances
+
+
+def _shared_windows(labels: Ints, windows: Ints, n_clusters: int) -> NDArray[np.float64]:
+    """(k, k): in how many windows two clusters were both heard; the diagonal is a cluster's own windows."""
+    from scipy.sparse import csr_array
+
+    _, columns = np.unique(windows, return_inverse=True)
+    heard = csr_array((np.ones(len(labels)), (labels, columns)), shape=(n_clusters, int(columns.max()) + 1))
+    heard.data[:] = np.minimum(heard.data, 1)
+    return np.asarray((heard @ heard.T).todense(), dtype=np.float64)
+
+
+def _forbidden(shared: NDArray[np.float64], max_shared: float) -> NDArray[np.bool_]:
+    own = np.diag(shared)
+    return shared > max_shared * np.maximum(np.minimum(own[:, None], own[None, :]), 1)
+
+
+def _choose_cut(
+    merges: list[tuple[int, int]],
+    distances: list[float],
+    seconds: NDArray[np.float64],
+    least: int,
+    most: int,
+    options: ClusteringOptions,
+) -> Ints:
+    """Labels (k,) of the small clusters after as many merges as threshold and bounds ask for."""
+    natural = next((i for i, distance in enumerate(distances) if distance > options.threshold), len(distances))
+    sizes, solid = seconds.copy(), [len(_solid(seconds, options))]
+    for kept, gone in merges:
+        sizes[kept], sizes[gone] = sizes[kept] + sizes[gone], 0
+        solid.append(len(_solid(sizes, options)))
+    steps = natural
+    while steps > 0 and solid[steps] < least:
+        steps -= 1
+    if solid[steps] < least:  # not even at the finest cut: then the smallest clusters count too
+        steps = max(0, min(natural, len(seconds) - least))
+    while steps < len(merges) and solid[steps] > most:
+        steps += 1
+    return _labels_after(merges[:steps], len(seconds))
+
+
+def _labels_after(merges: list[tuple[int, int]], n_clusters: int) -> Ints:
+    owner = np.arange(n_clusters)
+    for kept, gone in merges:
+        owner[owner == gone] = kept
+    return np.unique(owner, return_inverse=True)[1].astype(np.int64)
+
+
+def _solid(seconds: NDArray[np.float64], options: ClusteringOptions) -> Ints:
+    """Indices of the clusters that have speech enough to be a speaker; the largest always is."""
+    needed = min(options.min_speaker_s, options.min_share * float(seconds.sum()), float(seconds.max()))
+    return np.flatnonzero(seconds >= max(needed, 1e-9))
+
+
+def _unit(vectors: NDArray[np.float64]) -> Floats:
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: Floats = (vectors / np.maximum(length, 1e-12)).astype(np.float32)
+    return unit
