@@ -20,7 +20,7 @@ from rich.table import Table
 from backend import __version__
 from backend.config import Settings, describe_invalid_settings, set_up_logging
 from backend.errors import AppError
-from backend.services.speech import StageProgress
+from backend.services.speech import Channels, StageProgress
 
 if TYPE_CHECKING:
     from backend.api.schemas import ProcessResponse
@@ -60,6 +60,7 @@ def process(
     num_speakers: Annotated[int | None, typer.Option(min=1, help="Exactly this many people speak.")] = None,
     min_speakers: Annotated[int | None, typer.Option(min=1, help="At least this many.")] = None,
     max_speakers: Annotated[int | None, typer.Option(min=1, help="At most this many.")] = None,
+    channels: Annotated[Channels, typer.Option(help="separate: every channel is a speaker.")] = Channels.MIX,
     prompt: Annotated[str | None, typer.Option(help="What the recording is about.")] = None,
     title: Annotated[str | None, typer.Option(help="A name for the conversation.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the API's answer, one line per file.")] = False,
@@ -73,6 +74,7 @@ def process(
             num_speakers=num_speakers,
             min_speakers=min_speakers,
             max_speakers=max_speakers,
+            channels=channels,
             prompt=prompt,
             title=title,
         )

@@ -120,7 +120,7 @@ def _choose_diarizer(config: SpeechConfig) -> Lazy[Diarizer] | None:
     model = config.diarization_model or DEFAULT_PYANNOTE
     if config.diarization_engine == DiarizationEngine.PYANNOTE:
         return _pyannote(config, model)
-    there = find_pyannote(model, config.models_dir) and importlib.util.find_spec("pyannote.audio")
+    there = find_pyannote(model, config.models_dir) and _pyannote_installed()
     if config.diarization_engine == DiarizationEngine.AUTO and there:
         return _pyannote(config, model)
     return _embedded_diarizer(config)
@@ -156,7 +156,7 @@ def _whisper(config: SpeechConfig, model: str) -> Lazy[Transcriber]:
 def _pyannote(config: SpeechConfig, model: str) -> Lazy[Diarizer]:
     from backend.engines.pyannote_engine import PyannoteDiarizer
 
-    if importlib.util.find_spec("pyannote") is None or importlib.util.find_spec("pyannote.audio") is None:
+    if not _pyannote_installed():
         raise EngineUnavailable(
             "DIARIZATION_ENGINE=pyannote, but pyannote.audio is not installed: run `pip install 'aperta[pyannote]'`."
         )
@@ -176,6 +176,11 @@ def _pyannote(config: SpeechConfig, model: str) -> Lazy[Diarizer]:
         )
 
     return Lazy(f"pyannote {Path(model).name}", load)
+
+
+def _pyannote_installed() -> bool:
+    # The parent first: asking for a part of a package that is not there raises.
+    return importlib.util.find_spec("pyannote") is not None and importlib.util.find_spec("pyannote.audio") is not None
 
 
 def _embedded_diarizer(config: SpeechConfig) -> Lazy[Diarizer]:

@@ -76,7 +76,7 @@ async def _app_error(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, errors.ProcessingFailed):
         extra["conversation_id"] = error.conversation_id
     if status >= 500:
-        logger.error("%s %s: %s", request.method, request.url.path, error, exc_info=error)
+        logger.error("%s %s: %s", request.method, request.url.path, error)
     return _problem(request, status, _title(type(error)), str(error), extra)
 
 

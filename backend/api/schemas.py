@@ -14,12 +14,17 @@ from backend.domain.formats import to_text
 from backend.domain.transcript import Segment, SpeakerCount, SpeakerStats, Transcript
 from backend.engines.base import TranscribeOptions
 from backend.services.processing import Processed, ProcessOptions
+from backend.services.speech import Channels
 
 MAX_SPEAKERS = 50
 
 
 def _blank_is_none(value: object) -> object:
     return None if isinstance(value, str) and not value.strip() else value
+
+
+def _blank_is_mix(value: object) -> object:
+    return _blank_is_none(value) or Channels.MIX
 
 
 Blank = BeforeValidator(_blank_is_none)
@@ -40,6 +45,9 @@ class ProcessForm(BaseModel):
     num_speakers: Speakers = Field(None, description="Exactly this many people speak")
     min_speakers: Speakers = Field(None, description="At least this many people speak")
     max_speakers: Speakers = Field(None, description="At most this many people speak")
+    channels: Annotated[Channels, BeforeValidator(_blank_is_mix)] = Field(
+        Channels.MIX, description="`separate`: every channel is a speaker of its own, as in a recorded call"
+    )
     prompt: Words = Field(None, description="What the recording is about; names and terms in their spelling")
     hotwords: Words = Field(None, description="Rare words to expect, separated by spaces")
     title: Title = Field(None, description="A name for the conversation")
@@ -57,6 +65,7 @@ class ProcessForm(BaseModel):
         language = self.language.lower() if self.language else None
         return ProcessOptions(
             title=self.title,
+            channels=self.channels,
             transcribe=TranscribeOptions(language, self.prompt, self.hotwords),
             speakers=SpeakerCount(self.num_speakers, self.min_speakers, self.max_speakers),
         )

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import groupby
 
+from backend.domain.sentences import mend_sentences
 from backend.domain.transcript import (
     Diarization,
     Segment,
@@ -145,7 +146,7 @@ def _word_speakers(segment: Segment, lookup: TurnLookup) -> list[str]:
     for speaker in known:
         fallback = speaker or fallback
         speakers.append(fallback)
-    return speakers
+    return mend_sentences(segment.words, speakers)
 
 
 def _split(segment: Segment, runs: list[list[Word]], speakers: list[str]) -> list[Segment]:

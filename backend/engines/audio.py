@@ -1,4 +1,4 @@
-"""Any container and codec to mono 16 kHz float32, decoded once. The samples live in an unlinked temporary file.
+"""A recording's samples: decoded once to mono 16 kHz float32, kept in an unlinked temporary file, read in windows.
 
 A recording's length must not decide how much memory a server needs, so both branches of the pipeline read windows from
 one spool file; the file has no name, so a killed process leaves nothing behind.
@@ -6,47 +6,28 @@ one spool file; the file has no name, so a killed process leaves nothing behind.
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.errors import EmptyAudio, InvalidAudio, TooLarge, UnsupportedMedia
+from backend.engines.media import EXACT_DURATION, MediaInfo, describe, open_media
+from backend.errors import EmptyAudio, InvalidAudio, StorageFull, TooLarge
 
 if TYPE_CHECKING:
     import av
     from av.container import InputContainer
 
 SAMPLE_RATE_HZ = 16_000
-MAX_CHANNELS = 8
-MAX_SOURCE_RATE_HZ = 768_000
-
-# Demuxers that hold media themselves. Playlists (ffconcat, hls, dash, sdp, image2 …) are left out on purpose: a text
-# file named .wav can make them open a neighbour's file, which protocol_whitelist=file alone does not stop.
-FORMATS = (
-    "aac,ac3,eac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dsf,dts,flac,flv,gsm,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,"
-    "mp3,mpc,mpc8,mpeg,mpegts,ogg,oma,rm,tak,tta,voc,w64,wav,wv"
-)
-STREAMED_RIFF_BYTES = 0x7FFF_0000
-EXACT_DURATION = {"flac", "aiff", "w64", "mov,mp4,m4a,3gp,3g2,mj2"}
-"""Demuxers whose header states the length to the sample; others estimate it or leave it out."""
-OPEN_OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
-
-
-@dataclass(frozen=True, slots=True)
-class MediaInfo:
-    """What the container says. `duration_s` is a claim of the header (None if it makes none), never a limit."""
-
-    format: str
-    codec: str
-    sample_rate_hz: int
-    channels: int
-    duration_s: float | None
+COMPARED_SAMPLES = 60 * SAMPLE_RATE_HZ
+SAME_CHANNEL_DIFFERENCE = 0.01
+"""Two channels are one if their difference has less than this part of their level (codecs make copies differ)."""
 
 
 class Audio:
@@ -97,12 +78,12 @@ def probe(path: Path) -> MediaInfo:
         UnsupportedMedia: it is no audio or video, or has no audio stream, or a codec that is not built in.
         InvalidAudio: the container is damaged.
     """
-    with _open(path) as container:
-        return _info(container)
+    with open_media(path) as container:
+        return describe(container)
 
 
 def decode(path: Path, *, max_s: float, spool_dir: Path | None = None) -> Audio:
-    """Decode the first audio stream of a file to mono 16 kHz float32.
+    """Decode the first audio stream of a file, its channels mixed, to mono 16 kHz float32.
 
     Args:
         path: a local file; the name means nothing, the bytes decide.
@@ -112,108 +93,94 @@ def decode(path: Path, *, max_s: float, spool_dir: Path | None = None) -> Audio:
     Raises:
         EmptyAudio, UnsupportedMedia, InvalidAudio: as `probe`; also when no sample comes out.
         TooLarge: more than `max_s` seconds.
+        StorageFull: no room for the samples.
     """
-    # The file outlives this function inside Audio; on any error it is closed, which also deletes it.
-    file = tempfile.TemporaryFile(dir=spool_dir)  # noqa: SIM115
-    try:
-        with _open(path) as container:
-            info = _info(container)
-            n_samples, damaged = _decode_into(file, container, round(max_s * SAMPLE_RATE_HZ))
+    with open_media(path) as container:
+        return _decode(container, describe(container), 1, max_s, spool_dir)[0]
+
+
+def decode_channels(path: Path, *, max_s: float, spool_dir: Path | None = None) -> tuple[Audio, ...]:
+    """Decode every channel of the first audio stream by itself; channels that are the same come once.
+
+    Arguments and errors as `decode`; `max_s` is the length of the recording.
+    """
+    with open_media(path) as container:
+        info = describe(container)
+        return _distinct(_decode(container, info, info.channels, max_s, spool_dir))
+
+
+def _decode(
+    container: InputContainer, info: MediaInfo, n_tracks: int, max_s: float, spool_dir: Path | None
+) -> tuple[Audio, ...]:
+    with ExitStack() as files:
+        # The files outlive this function inside Audio; on any error they are closed, which also deletes them.
+        tracks = [files.enter_context(tempfile.TemporaryFile(dir=spool_dir)) for _ in range(n_tracks)]
+        try:
+            n_samples, damaged = _decode_into(tracks, container, round(max_s * SAMPLE_RATE_HZ))
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StorageFull("No space left for the decoded samples. Free space or move UPLOAD_DIR.") from error
+            raise
         _check_length(info, n_samples, damaged)
-        return Audio(file, n_samples, info, damaged)
-    except BaseException:
-        file.close()
-        raise
+        files.pop_all()
+    return tuple(Audio(track, n_samples, info, damaged) for track in tracks)
 
 
-def _open(path: Path) -> InputContainer:
-    import av
-
-    if path.stat().st_size == 0:
-        raise EmptyAudio("The file is empty (0 bytes). Send a recording.")
-    _check_riff_size(path)
-    try:
-        return av.open(str(path), options=OPEN_OPTIONS, metadata_errors="replace")
-    except (av.error.FFmpegError, UnicodeError) as error:
-        raise UnsupportedMedia(
-            f"This is not an audio or video file that can be read ({_reason(error)}). "
-            "Send wav, mp3, m4a, mp4, mkv, webm, ogg, opus, flac, amr, wma or another common format."
-        ) from error
-
-
-def _check_riff_size(path: Path) -> None:
-    """Refuse a WAV file that ends before its header says; the demuxer would silently take what is there.
-
-    Programs that stream cannot know the size and write 0 or a value near the maximum: those are read to their end.
-
-    Raises:
-        InvalidAudio
-    """
-    with path.open("rb") as file:
-        head = file.read(12)
-    if head[:4] != b"RIFF" or head[8:] != b"WAVE":
-        return
-    promised, there = int.from_bytes(head[4:8], "little") + 8, path.stat().st_size
-    if there < promised < STREAMED_RIFF_BYTES and promised - there > 4096:
-        raise InvalidAudio(
-            f"The file is truncated: its header promises {promised} bytes, but only {there} are there. "
-            "Send the whole file, or export what is left as a file of its own."
-        )
-
-
-def _info(container: InputContainer) -> MediaInfo:
-    if not container.streams.audio:
-        raise UnsupportedMedia("The file has no audio stream. Send a recording with sound.")
-    stream = container.streams.audio[0]
-    if stream.codec_context is None:
-        raise UnsupportedMedia("The audio codec of this file cannot be decoded. Convert it to FLAC or Opus.")
-    channels, rate = stream.codec_context.channels, stream.codec_context.sample_rate
-    if channels > MAX_CHANNELS or rate > MAX_SOURCE_RATE_HZ:
-        raise UnsupportedMedia(
-            f"The file has {channels} channels at {rate} Hz; at most {MAX_CHANNELS} channels "
-            f"and {MAX_SOURCE_RATE_HZ} Hz can be processed."
-        )
-    return MediaInfo(container.format.name, stream.codec_context.name, rate, channels, _claimed_s(container))
-
-
-def _claimed_s(container: InputContainer) -> float | None:
-    """The audio stream's own length if the header has it; the container's may be that of a longer video."""
-    stream = container.streams.audio[0]
-    if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    return container.duration / 1_000_000 if container.duration and container.duration > 0 else None
-
-
-def _decode_into(file: IO[bytes], container: InputContainer, max_samples: int) -> tuple[int, int]:
-    """Write the stream's samples to `file`.
+def _decode_into(tracks: Sequence[IO[bytes]], container: InputContainer, max_samples: int) -> tuple[int, int]:
+    """Write the stream's samples, mixed into one track or each channel to its own.
 
     Damaged packets are skipped, as players do.
 
     Returns:
-        Samples written, damaged packets.
+        Samples per track, damaged packets.
     """
     import av
 
-    stream = container.streams.audio[0]
-    resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE_HZ)
+    context = container.streams.audio[0].codec_context
+    resampler = _Resampler(mixed=len(tracks) == 1)
     n_samples = damaged = 0
     for packet in _packets(container):
         try:
-            frames = stream.codec_context.decode(packet) if packet else []
+            frames = context.decode(packet) if packet else []
+            resampled = [piece for frame in frames for piece in resampler.resample(frame)]
         except (av.error.FFmpegError, ValueError):
             damaged += 1
             continue
         damaged += packet is None
-        for frame in frames:
-            n_samples += _write(file, resampler.resample(frame))
+        n_samples += _write(tracks, resampled)
         if n_samples > max_samples:
             raise TooLarge(
                 f"The recording is longer than {max_samples / SAMPLE_RATE_HZ:.0f} s of decoded audio. "
                 "Split it, or raise MAX_AUDIO_SECONDS."
             )
-    n_samples += _write(file, resampler.resample(None)) if n_samples else 0
-    file.flush()
+    n_samples += _write(tracks, resampler.rest())
+    for track in tracks:
+        track.flush()
     return n_samples, damaged
+
+
+class _Resampler:
+    """To 16 kHz planar float32; starts anew where the stream changes its rate or layout in the middle."""
+
+    def __init__(self, *, mixed: bool) -> None:
+        self._mixed = mixed
+        self._shape: tuple[object, ...] | None = None
+        self._inner: av.AudioResampler | None = None
+
+    def resample(self, frame: av.AudioFrame) -> list[av.AudioFrame]:
+        import av
+
+        shape = (frame.format.name, frame.layout.name, frame.sample_rate)
+        rest: list[av.AudioFrame] = []
+        if shape != self._shape:
+            rest = self.rest()
+            layout = "mono" if self._mixed else frame.layout.name
+            self._shape, self._inner = shape, av.AudioResampler(format="fltp", layout=layout, rate=SAMPLE_RATE_HZ)
+        assert self._inner is not None
+        return rest + self._inner.resample(frame)
+
+    def rest(self) -> list[av.AudioFrame]:
+        return self._inner.resample(None) if self._inner else []
 
 
 def _packets(container: InputContainer) -> Iterator[av.Packet[av.AudioStream] | None]:
@@ -224,6 +191,20 @@ def _packets(container: InputContainer) -> Iterator[av.Packet[av.AudioStream] | 
         yield from container.demux(container.streams.audio[0])
     except av.error.FFmpegError:
         yield None
+
+
+def _write(tracks: Sequence[IO[bytes]], frames: list[av.AudioFrame]) -> int:
+    """Append resampled frames; NaN, infinity and overshoot (float sources) become finite samples in [-1, 1]."""
+    written = 0
+    for frame in frames:
+        samples = np.nan_to_num(frame.to_ndarray(), nan=0.0, posinf=1.0, neginf=-1.0)
+        np.clip(samples, -1.0, 1.0, out=samples)
+        # A stream that loses a channel on the way leaves silence on that track.
+        for number, track in enumerate(tracks):
+            channel = samples[number] if number < len(samples) else np.zeros_like(samples[0])
+            track.write(channel.astype(np.float32, copy=False).data)
+        written += samples.shape[1]
+    return written
 
 
 def _check_length(info: MediaInfo, n_samples: int, damaged: int) -> None:
@@ -248,16 +229,25 @@ def _check_length(info: MediaInfo, n_samples: int, damaged: int) -> None:
         )
 
 
-def _write(file: IO[bytes], frames: list[av.AudioFrame]) -> int:
-    """Append resampled frames; NaN, infinity and overshoot (float sources) become finite samples in [-1, 1]."""
-    written = 0
-    for frame in frames:
-        samples = np.nan_to_num(frame.to_ndarray().reshape(-1), nan=0.0, posinf=1.0, neginf=-1.0)
-        np.clip(samples, -1.0, 1.0, out=samples)
-        file.write(samples.astype(np.float32, copy=False).tobytes())
-        written += len(samples)
-    return written
+def _distinct(tracks: Sequence[Audio]) -> tuple[Audio, ...]:
+    """Tracks without those that say the same as one before; their files are closed."""
+    kept: list[Audio] = []
+    for track in tracks:
+        if any(_same(track, other) for other in kept):
+            track.close()
+        else:
+            kept.append(track)
+    return tuple(kept)
 
 
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+def _same(one: Audio, other: Audio) -> bool:
+    difference = level = 0.0
+    for start in range(0, one.n_samples, COMPARED_SAMPLES):
+        a, b = (track.read(start, start + COMPARED_SAMPLES) for track in (one, other))
+        difference += _energy(a - b)
+        level += (_energy(a) + _energy(b)) / 2
+    return difference <= SAME_CHANNEL_DIFFERENCE**2 * level
+
+
+def _energy(samples: NDArray[np.float32]) -> float:
+    return float(np.dot(samples, samples))

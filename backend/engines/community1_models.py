@@ -137,9 +137,7 @@ def _flatbuffers(view: memoryview, n_bytes: int) -> Iterator[memoryview]:
 # numbers. Field numbers below are those of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 
 
-def onnx_bytes(
-    data: memoryview, inputs: Sequence[tuple[str, tuple[str | int, ...]]], outputs: Sequence[str]
-) -> bytes:
+def onnx_bytes(data: memoryview, inputs: Sequence[tuple[str, tuple[str | int, ...]]], outputs: Sequence[str]) -> bytes:
     """Rewrite an ORT-format model as an ONNX one with float32 `inputs`, cut to what `outputs` need.
 
     Args:

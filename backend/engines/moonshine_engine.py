@@ -6,11 +6,12 @@ Moonshine knows English and gives no word times, so it transcribes speaker turn 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from backend.domain.sentences import text_without_loops
 from backend.domain.speakers import merge_turns
 from backend.domain.transcript import Diarization, Segment, SpeakerTurn, Transcription
 from backend.engines.audio import SAMPLE_RATE_HZ, Audio
@@ -53,18 +54,19 @@ class MoonshineTranscriber:
                 "with `aperta models pull small` and set ASR_ENGINE=faster-whisper."
             )
         turns = diarization.exclusive if diarization else speech_regions(audio)
+        pieces = list(_pieces(audio, turns))
         segments = []
-        for turn in _pieces(audio, turns):
-            text = self._text(audio, turn)
+        for piece, (start_s, end_s) in zip(pieces, _padded(pieces), strict=True):
+            text = text_without_loops(self._text(audio, start_s, end_s))
             if text:
-                segments.append(Segment(turn.start_s, turn.end_s, text, speaker=turn.speaker))
-            progress(min(1.0, turn.end_s / audio.duration_s))
+                segments.append(Segment(piece.start_s, piece.end_s, text, speaker=piece.speaker))
+            progress(min(1.0, piece.end_s / audio.duration_s))
         return Transcription(tuple(segments), LANGUAGE if segments else None)
 
-    def _text(self, audio: Audio, turn: SpeakerTurn) -> str:
-        samples = audio.seconds(turn.start_s - PADDING_S, turn.end_s + PADDING_S)
+    def _text(self, audio: Audio, start_s: float, end_s: float) -> str:
+        samples = audio.seconds(start_s, end_s).tolist()
         with self._lock:
-            lines = self._model.transcribe_without_streaming(samples.tolist(), SAMPLE_RATE_HZ).lines
+            lines = self._model.transcribe_without_streaming(samples, SAMPLE_RATE_HZ).lines
         return " ".join(line.text.strip() for line in lines if line.text.strip())
 
 
@@ -94,6 +96,17 @@ def _pieces(audio: Audio, turns: Iterable[SpeakerTurn]) -> Iterator[SpeakerTurn]
             start_s = cut_s
         if turn.end_s - start_s >= MIN_PIECE_S:
             yield SpeakerTurn(start_s, turn.end_s, turn.speaker)
+
+
+def _padded(pieces: Sequence[SpeakerTurn]) -> Iterator[tuple[float, float]]:
+    """Each piece with a little of what surrounds it; neighbours share a pause, so no word is heard twice."""
+    for number, piece in enumerate(pieces):
+        before = piece.start_s - pieces[number - 1].end_s if number else PADDING_S * 2
+        after = pieces[number + 1].start_s - piece.end_s if number + 1 < len(pieces) else PADDING_S * 2
+        yield (
+            piece.start_s - min(PADDING_S, max(0.0, before / 2)),
+            piece.end_s + min(PADDING_S, max(0.0, after / 2)),
+        )
 
 
 def _quietest(audio: Audio, start_s: float, end_s: float) -> float:

@@ -15,7 +15,7 @@ from backend.domain.formats import to_text
 from backend.domain.transcript import SpeakerCount
 from backend.engines.base import TranscribeOptions
 from backend.errors import AppError, InvalidInput, ProcessingFailed, StorageError
-from backend.services.speech import SpeechPipeline, SpeechResult, StageProgress, Timings, ignore_progress
+from backend.services.speech import Channels, SpeechPipeline, SpeechResult, StageProgress, Timings, ignore_progress
 from backend.services.storage import SpooledFile, StorageService, StoredObject
 
 logger = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ class Upload:
 class ProcessOptions:
     title: str | None = None
     transcribe: TranscribeOptions = field(default_factory=TranscribeOptions)
+    channels: Channels = Channels.MIX
     speakers: SpeakerCount = field(default_factory=SpeakerCount)
 
 
@@ -72,12 +73,12 @@ class ProcessingService:
         timings = Timings()
         with timings.stage("total"):
             with timings.stage("decode"):
-                audio = await self._speech.decode(upload.spooled.path)
-            with audio:
-                damaged = audio.damaged_packets
+                recording = await self._speech.decode(upload.spooled.path, options.channels)
+            with recording:
+                damaged = recording.damaged_packets
                 conversation = await self._begin(upload, options)
                 try:
-                    speech = await self._speech.run(audio, options.transcribe, options.speakers, timings, progress)
+                    speech = await self._speech.run(recording, options.transcribe, options.speakers, timings, progress)
                 except InvalidInput:
                     await self._forget(conversation)
                     raise

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 
@@ -13,10 +14,12 @@ import anyio
 import anyio.to_thread
 
 from backend.domain.speakers import attribute, speaker_stats
-from backend.domain.transcript import Diarization, SpeakerCount, SpeakerStats, Transcript, Transcription
-from backend.engines.audio import Audio, MediaInfo, decode
+from backend.domain.transcript import Diarization, SpeakerCount, SpeakerStats, SpeakerTurn, Transcript, Transcription
+from backend.engines.audio import Audio, decode, decode_channels
 from backend.engines.base import Diarizer, TranscribeOptions, Transcriber
 from backend.engines.lazy import Lazy
+from backend.engines.media import MediaInfo
+from backend.engines.vad import speech_regions
 from backend.services.concurrency import all_of
 
 StageProgress = Callable[[str, float], None]
@@ -31,6 +34,31 @@ ATTRIBUTION = (
 
 def ignore_progress(_stage: str, _fraction: float) -> None:
     """For callers that do not watch."""
+
+
+class Channels(StrEnum):
+    """What the channels of a recording mean."""
+
+    MIX = "mix"
+    SEPARATE = "separate"
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A decoded recording: one track of all channels mixed, or one per distinct channel."""
+
+    tracks: tuple[Audio, ...]
+
+    @property
+    def damaged_packets(self) -> int:
+        return self.tracks[0].damaged_packets
+
+    def __enter__(self) -> Recording:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for track in self.tracks:
+            track.close()
 
 
 @dataclass(slots=True)
@@ -115,30 +143,41 @@ class SpeechPipeline:
         if self._diarizer:
             await anyio.to_thread.run_sync(self._diarizer.get, limiter=self._diarization_limiter)
 
-    async def decode(self, path: Path) -> Audio:
+    async def decode(self, path: Path, channels: Channels = Channels.MIX) -> Recording:
         """The recording as samples; the caller closes it. Raises as `backend.engines.audio.decode`."""
-        run = partial(decode, path, max_s=self._max_audio_s, spool_dir=self._spool_dir)
+
+        def run() -> Recording:
+            if channels == Channels.SEPARATE:
+                return Recording(decode_channels(path, max_s=self._max_audio_s, spool_dir=self._spool_dir))
+            return Recording((decode(path, max_s=self._max_audio_s, spool_dir=self._spool_dir),))
+
         return await anyio.to_thread.run_sync(run, limiter=self._decode_limiter)
 
     async def run(
         self,
-        audio: Audio,
+        recording: Recording,
         options: TranscribeOptions,
         speakers: SpeakerCount,
         timings: Timings,
         progress: StageProgress = ignore_progress,
     ) -> SpeechResult:
-        """Who said what in decoded audio.
+        """Who said what in decoded audio. Of several tracks each is its own speaker's.
 
         Raises:
             EngineUnavailable: a model cannot be loaded.
             InvalidInput: the engine does not know the language that was asked for.
         """
-        transcription, diarization = await self._hear(audio, options, speakers, timings, progress)
+        first, *others = recording.tracks
+        diarization: Diarization | None
+        if others:
+            transcription, diarization = await self._hear_tracks(recording.tracks, options, timings, progress)
+        else:
+            transcription, diarization = await self._hear(first, options, speakers, timings, progress)
         with timings.stage("attribute"):
             transcript, labels = attribute(transcription, diarization)
             stats = speaker_stats(transcript, diarization, labels)
-        return SpeechResult(transcript, stats, audio.duration_s, audio.info, self.engines)
+        engines = self.engines | ({"diarization": "channels"} if others else {})
+        return SpeechResult(transcript, stats, first.duration_s, first.info, engines)
 
     async def _hear(
         self,
@@ -168,3 +207,31 @@ class SpeechPipeline:
             diarization = await diarize()
             return await transcribe(diarization), diarization
         return await all_of(transcribe(None), diarize())
+
+    async def _hear_tracks(
+        self, tracks: tuple[Audio, ...], options: TranscribeOptions, timings: Timings, progress: StageProgress
+    ) -> tuple[Transcription, Diarization]:
+        """Every track by itself; who speaks is known, only when is asked."""
+        transcriber = await anyio.to_thread.run_sync(self._transcriber.get, limiter=self._asr_limiter)
+
+        def hear(number: int, audio: Audio) -> tuple[Transcription, tuple[SpeakerTurn, ...]]:
+            turns = tuple(replace(turn, speaker=f"channel {number}") for turn in speech_regions(audio))
+
+            def report(fraction: float) -> None:
+                progress("transcribe", (number + fraction) / len(tracks))
+
+            return transcriber.transcribe(audio, options, Diarization(turns, turns), report), turns
+
+        with timings.stage("transcribe"):
+            heard = [
+                await anyio.to_thread.run_sync(partial(hear, number, audio), limiter=self._asr_limiter)
+                for number, audio in enumerate(tracks)
+            ]
+        segments = [
+            replace(segment, speaker=f"channel {number}")
+            for number, (transcription, _) in enumerate(heard)
+            for segment in transcription.segments
+        ]
+        turns = tuple(sorted((turn for _, turns in heard for turn in turns), key=lambda turn: turn.start_s))
+        language = next((transcription.language for transcription, _ in heard if transcription.language), None)
+        return Transcription(tuple(segments), language), Diarization(turns, turns)

@@ -1,6 +1,6 @@
-// Aperta's page. A module, so strict mode throughout. It talks only to the public API, by addresses relative to the page,
-// which keeps it working below a path prefix. File names, titles and transcripts are hostile input: they reach the page as
-// text nodes only, and the page's Content-Security-Policy refuses every HTML sink.
+// Aperta's page. A module, so strict mode throughout. It talks only to the public API, by addresses relative to the
+// page, which keeps it working below a path prefix. File names, titles and transcripts are hostile input: they reach
+// the page as text nodes only, and the page's Content-Security-Policy refuses every HTML sink.
 
 const PAGE_SIZE = 20;
 const POLL_MS = 3000;
@@ -8,9 +8,9 @@ const HEALTH_RETRY_MS = 5000;
 const SPEAKER_COLOURS = 8; // app.css defines as many
 const CONVERSATION_ID = /^[\w-]{1,64}$/; // anything else could climb out of /conversations/
 const LANGUAGES =
-  "af am ar as az ba be bg bn bo br bs ca cs cy da de el en es et eu fa fi fo fr gl gu ha haw he hi hr ht hu hy id is it ja " +
-  "jw ka kk km kn ko la lb ln lo lt lv mg mi mk ml mn mr ms mt my ne nl nn no oc pa pl ps pt ro ru sa sd si sk sl sn so sq " +
-  "sr su sv sw ta te tg th tk tl tr tt uk ur uz vi yi yo yue zh";
+  "af am ar as az ba be bg bn bo br bs ca cs cy da de el en es et eu fa fi fo fr gl gu ha haw he hi hr ht hu hy id " +
+  "is it ja jw ka kk km kn ko la lb ln lo lt lv mg mi mk ml mn mr ms mt my ne nl nn no oc pa pl ps pt ro ru sa sd si " +
+  "sk sl sn so sq sr su sv sw ta te tg th tk tl tr tt uk ur uz vi yi yo yue zh";
 const DOWNLOADS = { txt: "Text", srt: "SRT", vtt: "WebVTT", json: "JSON" };
 const PLAY_PATH = "M8 5v14l11-7z";
 const PAUSE_PATH = "M7 5h4v14H7zM13 5h4v14h-4z";
@@ -24,7 +24,7 @@ function el(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else if (value !== null && value !== undefined && value !== false) node.setAttribute(name, value === true ? "" : value);
+    else if (value !== null && value !== undefined) node.setAttribute(name, value);
   }
   node.append(...children.filter((child) => child !== null && child !== undefined && child !== ""));
   return node;
@@ -117,7 +117,8 @@ async function request(path, options = {}) {
 }
 
 function problemNote(problem, ...more) {
-  return el("div", { class: "notice problem", role: "alert" }, el("strong", {}, problem.title), el("p", {}, problem.message), ...more);
+  const text = [el("strong", {}, problem.title), el("p", {}, problem.message)];
+  return el("div", { class: "notice problem", role: "alert" }, ...text, ...more);
 }
 
 // ── Uploads: one after the other, in the order they were chosen ─────────────────────────────────────────────────────
@@ -192,7 +193,7 @@ function receive(job, xhr) {
   try {
     result = JSON.parse(xhr.responseText);
   } catch {
-    return fail(job, new Problem("Unreadable answer", "The server's answer could not be read. Look in the list below."));
+    return fail(job, new Problem("Unreadable answer", "The server's answer makes no sense. Look in the list below."));
   }
   job.result = result;
   if (result.warnings.length) warningsOf.set(result.conversation_id, result.warnings);
@@ -341,16 +342,19 @@ function pageLink(link, page) {
 
 function historyRow(row) {
   const name = row.title || row.filename;
-  const said = row.status === "completed" && (row.speaker_count ? plural(row.speaker_count, "speaker") : "Nothing was said");
-  const facts = joined(said, row.duration_s !== null && row.status === "completed" && clock(row.duration_s), when(row.created_at));
-  return el(
-    "li",
-    {},
-    el("a", { class: "row", href: conversationHash(row.id) },
-      el("span", { class: "row-name" }, el("bdi", {}, name)),
-      el("span", { class: `status ${row.status}` }, STATUS_WORDS[row.status] ?? row.status),
-      el("span", { class: "quiet row-facts" }, facts)),
+  const link = el(
+    "a",
+    { class: "row", href: conversationHash(row.id) },
+    el("span", { class: "row-name" }, el("bdi", {}, name)),
+    el("span", { class: `status ${row.status}` }, STATUS_WORDS[row.status] ?? row.status),
+    el("span", { class: "quiet row-facts" }, joined(...findings(row), when(row.created_at))),
   );
+  return el("li", {}, link);
+}
+
+function findings({ status, speaker_count, duration_s }) {
+  if (status !== "completed") return [];
+  return [speaker_count ? plural(speaker_count, "speaker") : "Nothing was said", clock(duration_s)];
 }
 
 function when(iso) {
@@ -413,11 +417,16 @@ function conversationFacts({ title, filename, created_at, duration_s, language, 
 }
 
 function conversationNotices({ id, status, error, transcript }) {
-  const notices = (warningsOf.get(id) ?? []).map((warning) => el("p", { class: "notice" }, warning));
-  if (status === "processing") notices.push(el("p", { class: "notice", role: "status" }, "This recording is being transcribed. It appears here when it is done."));
-  if (status === "failed") notices.push(problemNote(new Problem("Processing failed", error || "The server gave no reason.")));
+  const note = (kind, ...text) => el("p", { class: `notice ${kind}` }, ...text);
+  const notices = (warningsOf.get(id) ?? []).map((warning) => note("", warning));
+  if (status === "processing") {
+    notices.push(note("calm", "This recording is being transcribed. The result appears here."));
+  }
+  if (status === "failed") {
+    notices.push(problemNote(new Problem("Processing failed", error || "The server gave no reason.")));
+  }
   if (transcript && !transcript.segments.length) {
-    notices.push(el("p", { class: "notice calm" }, el("strong", {}, "Nothing was said."), " No speech was found in this recording. It is stored, and you can play it."));
+    notices.push(note("calm", el("strong", {}, "Nothing was said."), " No speech was found in this recording."));
   }
   return notices;
 }
@@ -430,22 +439,25 @@ const colourOf = (speakers, name) => `speaker-${Math.max(0, speakers.indexOf(nam
 function drawSpeakers(transcript) {
   const speakers = speakersOf(transcript);
   byId("speakers").hidden = !speakers.length;
-  byId("speaker-rows").replaceChildren(...speakers.map((name) => speakerRow(speakers, name, transcript.speaker_stats[name])));
+  const row = (name) => speakerRow(speakers, name, transcript.speaker_stats[name]);
+  byId("speaker-rows").replaceChildren(...speakers.map(row));
 }
 
 function speakerRow(speakers, name, stats) {
   const percent = Math.round(stats.share * 100);
   const bar = el("span", { class: "bar", "aria-hidden": "true" }, el("span", { class: "bar-fill" }));
-  bar.firstChild.style.width = `${stats.share * 100}%`; // a script may set styles; an attribute would need 'unsafe-inline'
+  bar.firstChild.style.width = `${stats.share * 100}%`; // by script: the policy refuses style attributes
   return el(
     "li",
     { class: colourOf(speakers, name) },
     el("span", { class: "speaker-name" }, el("bdi", {}, name)),
     bar,
     el("span", { class: "speaker-share" }, `${percent} %`),
-    el("span", { class: "quiet speaker-facts" }, joined(clock(stats.speaking_time_s), plural(stats.word_count, "word"))),
+    el("span", { class: "quiet speaker-facts" }, spokenFacts(stats)),
   );
 }
+
+const spokenFacts = (stats) => joined(clock(stats.speaking_time_s), plural(stats.word_count, "word"));
 
 function drawSegments(transcript) {
   const segments = transcript?.segments ?? [];
@@ -458,10 +470,14 @@ function drawSegments(transcript) {
 
 function segmentItem(speakers, segment, index, before) {
   const continues = segment.speaker === before;
-  const name = el("span", { class: continues ? "who unseen" : "who" }, el("bdi", {}, segment.speaker));
-  const time = el("button", { type: "button", class: "at", "aria-label": `Play from ${clock(segment.start)}` }, clock(segment.start));
-  const text = el("p", { dir: "auto" }, segment.text);
-  const item = el("li", { class: `segment ${colourOf(speakers, segment.speaker)}${continues ? " continues" : ""}` }, name, time, text);
+  const begins = clock(segment.start);
+  const item = el(
+    "li",
+    { class: `segment ${colourOf(speakers, segment.speaker)}${continues ? " continues" : ""}` },
+    el("span", { class: continues ? "who unseen" : "who" }, el("bdi", {}, segment.speaker)),
+    el("button", { type: "button", class: "at", "aria-label": `Play from ${begins}` }, begins),
+    el("p", { dir: "auto" }, segment.text),
+  );
   item.addEventListener("click", () => {
     if (getSelection().isCollapsed) playFrom(shown.transcript.segments[index].start); // not while text is being marked
   });
@@ -483,7 +499,8 @@ const hasAudio = (conversation) => conversation.recording_url !== null;
 
 function drawStored(conversation) {
   const engines = Object.entries(conversation.engines ?? {}).map(([job, engine]) => [capital(job), engine]);
-  const objects = conversation.objects.map((item) => [capital(item.kind), joined(item.locator, bytes(item.size_bytes))]);
+  const place = (item) => joined(item.locator, bytes(item.size_bytes));
+  const objects = conversation.objects.map((item) => [capital(item.kind), place(item)]);
   const facts = [["Conversation", conversation.id], ...engines, ...objects];
   byId("stored-facts").replaceChildren(...facts.flatMap(([term, value]) => [el("dt", {}, term), el("dd", {}, value)]));
   byId("stored").hidden = false;
@@ -596,7 +613,9 @@ function markActive(index) {
   activeIndex = heard;
   const item = items[heard];
   item?.setAttribute("aria-current", "true");
-  if (item && followed && !audio.paused && !isInView(item)) item.scrollIntoView({ block: "center", behavior: scrollBehavior() });
+  if (item && followed && !audio.paused && !isInView(item)) {
+    item.scrollIntoView({ block: "center", behavior: scrollBehavior() });
+  }
 }
 
 function isInView(node) {
@@ -609,7 +628,7 @@ const scrollBehavior = () => (matchMedia("(prefers-reduced-motion: reduce)").mat
 function showAudioError() {
   if (!audio.getAttribute("src")) return;
   byId("player-problem").textContent =
-    "This browser cannot play the recording: the format is unknown to it, or the file cannot be reached. Try to download it.";
+    "This browser cannot play the recording: the format is new to it, or the file is out of reach. Try to download it.";
   byId("player-problem").hidden = false;
 }
 
@@ -630,7 +649,8 @@ async function deleteShown() {
   try {
     await request(conversationUrl(id), { method: "DELETE" });
   } catch (problem) {
-    if (problem.status !== 404) return byId("confirm-problem").replaceChildren(problemNote(problem)); // 404: gone already
+    const gone = problem.status === 404; // someone else was faster
+    if (!gone) return byId("confirm-problem").replaceChildren(problemNote(problem));
   } finally {
     byId("confirm-delete").disabled = false;
   }

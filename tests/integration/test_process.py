@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from sqlalchemy import func, select
 
@@ -373,3 +374,23 @@ async def test_without_room_for_the_result_nothing_is_kept(settings: Settings, r
         assert [p for p in blocker.rglob("*") if p.is_file()] == []
         listed = (await client.get("/conversations?status=failed")).json()
         assert listed["total"] == 1
+
+
+async def test_separate_channels_are_one_speaker_each(settings: Settings, tmp_path: Path) -> None:
+    stereo = np.concatenate([tone(2.0, frequency_hz=300), tone(2.0, frequency_hz=700)])
+    path = write(tmp_path / "call.wav", stereo)
+    async with api(settings) as (client, _):
+        body = (await post(client, path, channels="separate")).json()
+        assert body["transcript"]["speaker_count"] == 2
+        assert body["engines"]["diarization"] == "channels"
+        assert [item["text"] for item in body["transcript"]["segments"]] == ["Good morning. Hello."] * 2
+        mixed = (await post(client, path, channels="mix")).json()
+        assert mixed["engines"]["diarization"] == "scripted"
+        assert_problem(await post(client, path, channels="left"), 422, "channels")
+
+
+async def test_a_recording_with_equal_channels_is_diarized_even_if_separation_was_asked_for(
+    client: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    body = (await post(client, write(tmp_path / "mono.wav", tone(2.0, channels=2)), channels="separate")).json()
+    assert body["engines"]["diarization"] == "scripted" and body["transcript"]["speaker_count"] == 2

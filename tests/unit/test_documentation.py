@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
+from backend.api.schemas import ProcessForm
 from backend.config import Settings, SpeechConfig
 from backend.main import create_app
 from backend.services.storage import StorageConfig
@@ -105,6 +106,14 @@ def test_every_route_is_in_the_readme() -> None:
     described = set(re.findall(r"^\| `([A-Z]+ /[^` ]*)` \|", README.read_text(encoding="utf-8"), re.MULTILINE))
 
     assert described == routes
+
+
+def test_every_form_field_is_in_the_readme() -> None:
+    text = README.read_text(encoding="utf-8")
+    _, _, rest = text.partition("| field | meaning |\n")
+    table, _, _ = rest.partition("\n\n")
+
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == {"file", *ProcessForm.model_fields}
 
 
 @pytest.mark.parametrize("document", [README, PROJECT / "CONTRIBUTING.md"], ids=lambda path: path.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
@@ -17,6 +18,7 @@ from backend.database.models import Conversation, ConversationStatus
 from backend.database.repositories import to_transcript
 from backend.domain.formats import to_srt, to_text, to_vtt
 from backend.services.storage import PresignedUrl
+from backend.services.storage.keys import attachment
 
 router = APIRouter(prefix="/conversations", tags=["conversations"])
 
@@ -131,15 +133,21 @@ def _negotiate(accept: str) -> TranscriptFormat:
 
 def _text(render: Callable[[Conversation], str], kind: TranscriptFormat) -> Callable[[Conversation], Response]:
     def response(conversation: Conversation) -> Response:
-        name = f"{conversation.id}_transcript.{kind}"
-        headers = {"Content-Disposition": f'inline; filename="{name}"', "X-Content-Type-Options": "nosniff"}
-        return PlainTextResponse(render(conversation), media_type=MEDIA_TYPES[kind], headers=headers)
+        return PlainTextResponse(
+            render(conversation), media_type=MEDIA_TYPES[kind], headers=_download_headers(conversation, kind)
+        )
 
     return response
 
 
 def _json(conversation: Conversation) -> Response:
-    return JSONResponse(transcript_of(conversation).model_dump(mode="json"))
+    content = transcript_of(conversation).model_dump(mode="json")
+    return JSONResponse(content, headers=_download_headers(conversation, TranscriptFormat.JSON))
+
+
+def _download_headers(conversation: Conversation, kind: TranscriptFormat) -> dict[str, str]:
+    name = attachment(f"{Path(conversation.filename).stem}.{kind}").replace("attachment", "inline", 1)
+    return {"Content-Disposition": name, "X-Content-Type-Options": "nosniff"}
 
 
 RENDER: Mapping[TranscriptFormat, Callable[[Conversation], Response]] = {

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import FileResponse, HTMLResponse
+from fastapi.responses import FileResponse, HTMLResponse, Response
 from fastapi.staticfiles import StaticFiles
 
 router = APIRouter(include_in_schema=False)
@@ -18,7 +19,7 @@ SWAGGER_UI = "/assets/swagger-ui"
 
 @router.get("/")
 async def page() -> FileResponse:
-    return FileResponse(WEB / "index.html", headers={"Cache-Control": "no-cache"})
+    return FileResponse(WEB / "index.html", headers={"Cache-Control": "no-cache", "X-Frame-Options": "DENY"})
 
 
 @router.get("/docs")
@@ -38,4 +39,13 @@ def mount_assets(app: FastAPI) -> None:
     """Serve the page's files and the Swagger UI that the fastapi-swagger package carries."""
     resources = Path(str(files("fastapi_swagger") / "resources"))
     app.mount(SWAGGER_UI, StaticFiles(directory=resources), name="swagger-ui")
-    app.mount("/assets/web", StaticFiles(directory=WEB), name="web")
+    app.mount("/assets/web", _FreshFiles(directory=WEB), name="web")
+
+
+class _FreshFiles(StaticFiles):
+    """Files that browsers ask about each time (an ETag answers cheaply): page and script must be of one version."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
