@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from backend.domain.transcript import SpeakerCount
 
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
@@ -30,6 +31,7 @@ class ClusteringOptions:
         tight_threshold: the same for the first stage, low enough to never join two people.
         max_shared: two clusters that share more than this part of the smaller one's windows are different people.
         block_size: embeddings clustered at once in the first stage.
+        block_clusters: clusters that a block may leave to the second stage, whose cost is the square of their number.
         min_speaker_s: a cluster with less speech is no speaker, unless the caller asks for more speakers ...
         min_share: ... or it has this share of all speech (what counts in short recordings).
     """
@@ -38,6 +40,7 @@ class ClusteringOptions:
     tight_threshold: float = 0.3
     max_shared: float = 0.3
     block_size: int = 800
+    block_clusters: int = 60
     min_speaker_s: float = 1.5
     min_share: float = 0.02
 
@@ -111,11 +114,20 @@ def _tight_clusters(embeddings: Floats, options: ClusteringOptions, least: int) 
         own = np.zeros(len(block), dtype=np.int64)
         if len(block) > 1:
             tree = linkage(np.asarray(block, dtype=np.float64), "average", metric="cosine")
-            cut = min(options.tight_threshold, *tree[-min(least - 1, len(tree)) :, 2] - 1e-9) if least > 1 else None
-            own = fcluster(tree, options.tight_threshold if cut is None else cut, "distance").astype(np.int64) - 1
+            own = fcluster(tree, _tight_cut(tree[:, 2], options, least), "distance").astype(np.int64) - 1
         labels[start : start + options.block_size] = own + n_labels
         n_labels += int(own.max()) + 1
     return labels
+
+
+def _tight_cut(heights: Doubles, options: ClusteringOptions, least: int) -> float:
+    """Where to cut the tree of a block: tightly, but with no more than `block_clusters` and no fewer than `least`."""
+    cut = options.tight_threshold
+    if len(heights) >= options.block_clusters:
+        cut = max(cut, float(heights[-options.block_clusters]))
+    if least > 1:
+        cut = min(cut, float(heights[-min(least - 1, len(heights))]) - 1e-9)
+    return cut
 
 
 class _Merger:
@@ -134,28 +146,36 @@ class _Merger:
     def run(self) -> tuple[list[tuple[int, int]], list[float]]:
         """Pairs (kept, absorbed) in order, and the distance of each, raised by 2 where the rule was broken."""
         sums, seconds, shared = self.sums.copy(), self.seconds.copy(), self._shared.copy()
-        far = np.full(len(sums), 0.0)
-        distance = 1 - (sums @ sums.T) / np.outer(seconds, seconds)
+        alive = np.ones(len(sums), dtype=np.bool_)
+        cost = (
+            1 - (sums @ sums.T) / np.outer(seconds, seconds) + 2.0 * self._forbidden(shared, np.diag(shared)[:, None])
+        )
+        np.fill_diagonal(cost, np.inf)
         merges, distances = [], []
         for _ in range(len(sums) - 1):
-            cost = distance + 2.0 * _forbidden(shared, self._options.max_shared) + far[:, None] + far[None, :]
-            np.fill_diagonal(cost, np.inf)
             kept, gone = sorted(int(i) for i in np.unravel_index(int(cost.argmin()), cost.shape))
             merges.append((kept, gone))
             distances.append(float(cost[kept, gone]))
-            sums[kept] += sums[gone]
-            seconds[kept] += seconds[gone]
             own = shared[kept, kept] + shared[gone, gone] - shared[kept, gone]
-            shared[kept] += shared[gone]
+            for total in (sums, seconds, shared):
+                total[kept] += total[gone]
             shared[:, kept] = shared[kept]
             shared[kept, kept] = own
-            far[gone] = np.inf
-            distance[kept] = 1 - (sums @ sums[kept]) / (seconds * seconds[kept])
-            distance[:, kept] = distance[kept]
+            alive[gone] = False
+            distance = 1 - (sums @ sums[kept]) / (seconds * seconds[kept])
+            distance += 2.0 * self._forbidden(shared[kept], own, np.diag(shared))
+            cost[gone], cost[:, gone] = np.inf, np.inf
+            cost[kept] = np.where(alive & (np.arange(len(sums)) != kept), distance, np.inf)
+            cost[:, kept] = cost[kept]
         return merges, distances
 
+    def _forbidden(self, shared: Doubles, own: Doubles | float, others: Doubles | None = None) -> NDArray[np.bool_]:
+        """Where two clusters share too many windows; `own` and `others` are how many windows each of them has."""
+        fewer = np.minimum(own, np.diag(shared)[None, :] if others is None else others)
+        return np.asarray(shared > self._options.max_shared * np.maximum(fewer, 1))
 
-def _shared_windows(labels: Ints, windows: Ints, n_clusters: int) -> NDArray[np.float64]:
+
+def _shared_windows(labels: Ints, windows: Ints, n_clusters: int) -> Doubles:
     """(k, k): in how many windows two clusters were both heard; the diagonal is a cluster's own windows."""
     from scipy.sparse import csr_array
 
@@ -165,15 +185,10 @@ def _shared_windows(labels: Ints, windows: Ints, n_clusters: int) -> NDArray[np.
     return np.asarray((heard @ heard.T).todense(), dtype=np.float64)
 
 
-def _forbidden(shared: NDArray[np.float64], max_shared: float) -> NDArray[np.bool_]:
-    own = np.diag(shared)
-    return shared > max_shared * np.maximum(np.minimum(own[:, None], own[None, :]), 1)
-
-
 def _choose_cut(
     merges: list[tuple[int, int]],
     distances: list[float],
-    seconds: NDArray[np.float64],
+    seconds: Doubles,
     least: int,
     most: int,
     options: ClusteringOptions,
@@ -201,13 +216,13 @@ def _labels_after(merges: list[tuple[int, int]], n_clusters: int) -> Ints:
     return np.unique(owner, return_inverse=True)[1].astype(np.int64)
 
 
-def _solid(seconds: NDArray[np.float64], options: ClusteringOptions) -> Ints:
+def _solid(seconds: Doubles, options: ClusteringOptions) -> Ints:
     """Indices of the clusters that have speech enough to be a speaker; the largest always is."""
     needed = min(options.min_speaker_s, options.min_share * float(seconds.sum()), float(seconds.max()))
     return np.flatnonzero(seconds >= max(needed, 1e-9))
 
 
-def _unit(vectors: NDArray[np.float64]) -> Floats:
+def _unit(vectors: Doubles) -> Floats:
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit: Floats = (vectors / np.maximum(length, 1e-12)).astype(np.float32)
     return unit

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from backend.domain.sentences import text_without_loops, words_without_loops
 from backend.domain.transcript import Diarization, Segment, Transcription, Word
 from backend.engines.audio import Audio
 from backend.engines.base import Progress, TranscribeOptions
@@ -190,11 +191,13 @@ def _reported(heard: Iterable[HeardSegment], duration_s: float, progress: Progre
 
 def _segments(heard: Iterable[HeardSegment], duration_s: float) -> Iterator[Segment]:
     for segment in heard:
-        words = [_word(word.word, word.start, word.end, word.probability, duration_s) for word in segment.words or ()]
+        words = words_without_loops(
+            [_word(word.word, word.start, word.end, word.probability, duration_s) for word in segment.words or ()]
+        )
         if words:
             yield from (_joined(run) for run in _runs(words) if any(word.text.strip() for word in run))
         elif segment.text.strip():
-            yield Segment(segment.start, min(segment.end, duration_s), segment.text.strip())
+            yield Segment(segment.start, min(segment.end, duration_s), text_without_loops(segment.text.strip()))
 
 
 def _word(text: str, start_s: float, end_s: float, probability: float, duration_s: float) -> Word:

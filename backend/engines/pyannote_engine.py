@@ -19,6 +19,7 @@ from backend.domain.transcript import Diarization, SpeakerCount, SpeakerTurn
 from backend.engines.audio import SAMPLE_RATE_HZ, Audio
 from backend.engines.base import Progress
 from backend.engines.models import KNOWN_MODELS, find_pyannote
+from backend.engines.pyannote_trunk import share_trunk
 from backend.errors import EngineUnavailable, InvalidInput
 
 if TYPE_CHECKING:
@@ -153,6 +154,7 @@ def _load(path: Path, device: Device, threads: int) -> tuple[Pipeline, torch.dev
         with _offline():
             pipeline = Pipeline.from_pretrained(path)
         pipeline.legacy = False  # a configuration may ask for the output of pyannote 3, which has no exclusive turns
+        share_trunk(pipeline)
         return pipeline.to(used), used
     except Exception as error:  # a damaged or foreign pipeline fails in a dozen libraries, each in its own way
         raise EngineUnavailable(
