@@ -62,6 +62,7 @@ def process(
     max_speakers: Annotated[int | None, typer.Option(min=1, help="At most this many.")] = None,
     channels: Annotated[Channels, typer.Option(help="separate: every channel is a speaker.")] = Channels.MIX,
     prompt: Annotated[str | None, typer.Option(help="What the recording is about.")] = None,
+    hotwords: Annotated[str | None, typer.Option(help="Rare words to expect, separated by spaces.")] = None,
     title: Annotated[str | None, typer.Option(help="A name for the conversation.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the API's answer, one line per file.")] = False,
 ) -> None:
@@ -74,8 +75,9 @@ def process(
             num_speakers=num_speakers,
             min_speakers=min_speakers,
             max_speakers=max_speakers,
-            channels=channels,
+            channels=channels.value,
             prompt=prompt,
+            hotwords=hotwords,
             title=title,
         )
         failed = asyncio.run(_process_all(_settings(), files, form.model_dump(), as_json))

@@ -186,7 +186,9 @@ def _pyannote_installed() -> bool:
 def _embedded_diarizer(config: SpeechConfig) -> Lazy[Diarizer]:
     from backend.engines.community1 import Community1Diarizer
 
-    return Lazy(Community1Diarizer.name, lambda: Community1Diarizer(threads=threads(config)))
+    folder = Path(config.diarization_model) if config.diarization_model else None
+    models_dir = folder if folder and (folder / "segmentation.ort").is_file() else None
+    return Lazy(Community1Diarizer.name, lambda: Community1Diarizer(models_dir=models_dir, threads=threads(config)))
 
 
 def threads(config: SpeechConfig) -> int:

@@ -7,6 +7,7 @@ go straight to whoever reads `file_chunks`.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from python_multipart.exceptions import FormParserError
@@ -39,10 +40,10 @@ class MultipartUpload:
         self.content_type: str | None = None
         self._request = request
         self._file_field = file_field
-        self._max_body_bytes = max_bytes + FRAMING_BYTES
+        self._max_bytes = max_bytes
         self._stall_timeout_s = stall_timeout_s
         self._parser = _parser(request, self)
-        self._check_length(int(request.headers.get("content-length") or 0), max_bytes)
+        self._check_length(int(request.headers.get("content-length") or 0))
         self._chunks: list[bytes] = []
         self._header_name = b""
         self._header_value = b""
@@ -61,7 +62,7 @@ class MultipartUpload:
         received = 0
         async for data in self._body():
             received += len(data)
-            self._check_length(received, self._max_body_bytes)
+            self._check_length(received)
             try:
                 self._parser.write(data)
             except FormParserError as error:
@@ -88,11 +89,12 @@ class MultipartUpload:
                 raise HTTPException(400, "The client closed the connection before the upload was complete.") from error
             yield data
 
-    def _check_length(self, length: int, limit: int) -> None:
-        if length > limit + FRAMING_BYTES:
+    def _check_length(self, length: int) -> None:
+        if length > self._max_bytes + FRAMING_BYTES:
             raise HTTPException(
                 413,
-                f"The upload is larger than the {limit} bytes allowed. Send a smaller file, or raise MAX_UPLOAD_BYTES.",
+                f"The upload is larger than the {self._max_bytes} bytes allowed. "
+                "Send a smaller file, or raise MAX_UPLOAD_BYTES.",
             )
 
     # The parser calls these while it reads.
@@ -125,7 +127,7 @@ class MultipartUpload:
             raise HTTPException(422, "More than one file was sent. Send one recording per request.")
         self._in_file = True
         self.filename = _checked_filename(options[b"filename"].decode("utf-8", "replace"))
-        self.content_type = self._headers.get(b"content-type", b"").decode("latin-1") or None
+        self.content_type = _media_type(self._headers.get(b"content-type", b"").decode("latin-1"))
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._in_file:
@@ -155,6 +157,12 @@ def _parser(request: Request, upload: MultipartUpload) -> MultipartParser:
         return MultipartParser(options[b"boundary"], callbacks)  # type: ignore[arg-type]
     except FormParserError as error:
         raise HTTPException(400, f"The multipart boundary cannot be used: {error}") from error
+
+
+def _media_type(claimed: str) -> str | None:
+    """A client's audio or video type; anything else (curl says octet-stream for flac) is better guessed later."""
+    media = claimed.partition(";")[0].strip().lower()
+    return media if re.fullmatch(r"(audio|video)/[a-z0-9.+-]{1,100}", media) else None
 
 
 def _checked_filename(name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -24,14 +24,14 @@ def _blank_is_none(value: object) -> object:
 
 
 def _blank_is_mix(value: object) -> object:
-    return _blank_is_none(value) or Channels.MIX
+    return _blank_is_none(value) or "mix"
 
 
 Blank = BeforeValidator(_blank_is_none)
 Speakers = Annotated[Annotated[int, Field(ge=1, le=MAX_SPEAKERS)] | None, Blank]
 Language = Annotated[Annotated[str, Field(pattern="^[a-zA-Z]{2,3}$")] | None, Blank]
 Words = Annotated[Annotated[str, Field(max_length=2000)] | None, Blank]
-Title = Annotated[Annotated[str, Field(max_length=500)] | None, Blank]
+Title = Annotated[Annotated[str, Field(max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$")] | None, Blank]
 
 
 class ProcessForm(BaseModel):
@@ -45,8 +45,8 @@ class ProcessForm(BaseModel):
     num_speakers: Speakers = Field(None, description="Exactly this many people speak")
     min_speakers: Speakers = Field(None, description="At least this many people speak")
     max_speakers: Speakers = Field(None, description="At most this many people speak")
-    channels: Annotated[Channels, BeforeValidator(_blank_is_mix)] = Field(
-        Channels.MIX, description="`separate`: every channel is a speaker of its own, as in a recorded call"
+    channels: Annotated[Literal["mix", "separate"], BeforeValidator(_blank_is_mix)] = Field(
+        "mix", description="`separate`: every channel is a speaker of its own, as in a recorded call"
     )
     prompt: Words = Field(None, description="What the recording is about; names and terms in their spelling")
     hotwords: Words = Field(None, description="Rare words to expect, separated by spaces")
@@ -65,7 +65,7 @@ class ProcessForm(BaseModel):
         language = self.language.lower() if self.language else None
         return ProcessOptions(
             title=self.title,
-            channels=self.channels,
+            channels=Channels(self.channels),
             transcribe=TranscribeOptions(language, self.prompt, self.hotwords),
             speakers=SpeakerCount(self.num_speakers, self.min_speakers, self.max_speakers),
         )

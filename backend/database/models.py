@@ -1,7 +1,8 @@
-"""The rows: conversations, who took part, what they said, and where each stored object is."""
+"""The rows: conversations, who took part, what they said, where each stored object is, and people with known voices."""
 
 from __future__ import annotations
 
+import struct
 from datetime import UTC, datetime
 from enum import StrEnum
 
@@ -13,6 +14,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Text,
@@ -49,6 +51,19 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None or value.tzinfo:
             return value
         return value.replace(tzinfo=UTC)
+
+
+class VoiceVector(TypeDecorator[tuple[float, ...]]):
+    """An embedding as the bytes of its float32 numbers, least significant byte first."""
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def process_bind_param(self, value: tuple[float, ...] | None, _dialect: Dialect) -> bytes | None:
+        return None if value is None else struct.pack(f"<{len(value)}f", *value)
+
+    def process_result_value(self, value: bytes | None, _dialect: Dialect) -> tuple[float, ...] | None:
+        return None if value is None else struct.unpack(f"<{len(value) // 4}f", value)
 
 
 class Base(DeclarativeBase):
@@ -95,7 +110,10 @@ class Conversation(Base):
 
 
 class Participant(Base):
-    """One speaker of one conversation; `label` is "Speaker N", `display_name` whatever a person calls them."""
+    """One speaker of one conversation; `label` is "Speaker N", `display_name` the name of the person who was recognised.
+
+    `voice` is only stored with KNOWN_VOICES=on. It goes when its person is forgotten; the name stays, as text.
+    """
 
     __tablename__ = "participants"
 
@@ -108,6 +126,8 @@ class Participant(Base):
     share: Mapped[float] = mapped_column(Float)
     word_count: Mapped[int] = mapped_column(Integer)
     segment_count: Mapped[int] = mapped_column(Integer)
+    person_id: Mapped[str | None] = mapped_column(ForeignKey("people.id", ondelete="SET NULL"), index=True)
+    voice: Mapped[tuple[float, ...] | None] = mapped_column(VoiceVector)
 
     conversation: Mapped[Conversation] = relationship(back_populates="participants")
 
@@ -150,3 +170,32 @@ class StoredObjectRow(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
     conversation: Mapped[Conversation] = relationship(back_populates="objects")
+
+
+class Person(Base):
+    """Somebody whose voice may be recognised. Names are unique, so that no transcript shows two people as one."""
+
+    __tablename__ = "people"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str] = mapped_column(String(200), unique=True)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+    prints: Mapped[list[VoicePrint]] = relationship(
+        back_populates="person", cascade="all, delete-orphan", passive_deletes=True, order_by="VoicePrint.id"
+    )
+
+
+class VoicePrint(Base):
+    """How a person sounded in one recording. `model` names the engine: prints of different engines do not compare."""
+
+    __tablename__ = "voice_prints"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    person_id: Mapped[str] = mapped_column(ForeignKey("people.id", ondelete="CASCADE"), index=True)
+    conversation_id: Mapped[str | None] = mapped_column(ForeignKey("conversations.id", ondelete="SET NULL"), index=True)
+    embedding: Mapped[tuple[float, ...]] = mapped_column(VoiceVector)
+    model: Mapped[str] = mapped_column(String(200))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+    person: Mapped[Person] = relationship(back_populates="prints")

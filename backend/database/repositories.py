@@ -20,7 +20,8 @@ async def get_conversation(session: AsyncSession, conversation_id: str, *, detai
     Raises:
         NotFound: there is none with this id.
     """
-    query = select(Conversation).where(Conversation.id == conversation_id)
+    # PostgreSQL refuses a NUL in any text; no id has one.
+    query = select(Conversation).where(Conversation.id == conversation_id.replace("\0", "?"))
     if detailed:
         query = query.options(
             selectinload(Conversation.participants),

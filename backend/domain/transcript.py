@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +34,13 @@ class Diarization:
     """Who spoke when.
 
     `turns` may overlap (people do); `exclusive` has at most one speaker at a time and serves attribution.
-    Both are sorted by start.
+    Both are sorted by start. `voices` maps a speaker to an L2-normalised embedding of how they sound, from engines that
+    have one.
     """
 
     turns: tuple[SpeakerTurn, ...] = ()
     exclusive: tuple[SpeakerTurn, ...] = ()
+    voices: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

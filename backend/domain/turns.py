@@ -58,8 +58,6 @@ def hysteresis(scores: Scores, enter: float, keep: float) -> Active:
 def insist(active: Active, scores: Scores, least: int) -> tuple[Active, Scores]:
     """Let at least `least` speakers be active, if anyone is: who was never reached gets the likeliest stretch."""
     heard = active.any(axis=0)
-    if not heard.any():
-        return active, scores
     best = np.where(heard, 0.0, scores.max(axis=0))
     missing = [int(i) for i in np.argsort(-best, kind="stable") if best[i] > 0]
     active, scores = active.copy(), scores.copy()

@@ -35,6 +35,13 @@ class Transcriber(Protocol):
     @property
     def needs_turns(self) -> bool: ...
 
+    def check(self, options: TranscribeOptions) -> None:
+        """Refuse what the engine cannot do, before any work is done.
+
+        Raises:
+            InvalidInput: a language that the engine does not know.
+        """
+
     def transcribe(
         self, audio: Audio, options: TranscribeOptions, diarization: Diarization | None, progress: Progress
     ) -> Transcription: ...

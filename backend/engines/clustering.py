@@ -27,22 +27,24 @@ class ClusteringOptions:
     """Distances are cosine distances, 0 to 2.
 
     Attributes:
-        threshold: clusters further apart stay apart; the equal-error point of the embedding is about 0.64.
+        threshold: clusters further apart stay apart; 0.55 to 0.65 do well, equal error of the embedding is at 0.64.
         tight_threshold: the same for the first stage, low enough to never join two people.
         max_shared: two clusters that share more than this part of the smaller one's windows are different people.
         block_size: embeddings clustered at once in the first stage.
         block_clusters: clusters that a block may leave to the second stage, whose cost is the square of their number.
         min_speaker_s: a cluster with less speech is no speaker, unless the caller asks for more speakers ...
         min_share: ... or it has this share of all speech (what counts in short recordings).
+        stray_share: nor is one with less than this share (what counts in long ones, where strays add up).
     """
 
-    threshold: float = 0.63
+    threshold: float = 0.61
     tight_threshold: float = 0.3
     max_shared: float = 0.3
     block_size: int = 800
     block_clusters: int = 60
     min_speaker_s: float = 1.5
     min_share: float = 0.02
+    stray_share: float = 0.001
 
 
 def find_speakers(
@@ -218,7 +220,9 @@ def _labels_after(merges: list[tuple[int, int]], n_clusters: int) -> Ints:
 
 def _solid(seconds: Doubles, options: ClusteringOptions) -> Ints:
     """Indices of the clusters that have speech enough to be a speaker; the largest always is."""
-    needed = min(options.min_speaker_s, options.min_share * float(seconds.sum()), float(seconds.max()))
+    total = float(seconds.sum())
+    least = max(options.min_speaker_s, options.stray_share * total)
+    needed = min(least, options.min_share * total, float(seconds.max()))
     return np.flatnonzero(seconds >= max(needed, 1e-9))
 
 

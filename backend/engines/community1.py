@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,7 @@ class Tuning:
     Attributes:
         hop_s, fine_hop_s: distance of windows; the fine one for recordings shorter than `fine_below_s`.
         enter, keep: mean probability that starts a turn, and that continues it.
-        faint: takes the place of `enter` in a recording where nobody reaches it, so that quiet speech has a speaker.
+        faint: takes the place of `enter` where that finds nobody, or fewer than asked for: quiet speech has speakers.
         pause_s: pauses of one speaker, in which nobody else talks, belong to the turn up to this length.
         ramp_s: the outer part of a window counts less; the network has no context there.
         least_s: a local speaker with less activity is ignored.
@@ -127,14 +128,17 @@ class Community1Diarizer:
             speakers: kept exactly wherever the recording has that many stretches of speech to tell apart.
         """
         starts = _window_starts(audio.n_samples, self._tuning)
-        activity = self._segment(audio, starts, lambda done: progress(0.4 * done))
+        activity = self._segment(audio, starts, partial(_between, progress, 0.0, 0.4))
         result = VoicedDiarization(Diarization(), {})
-        for enter in (self._tuning.enter, self._tuning.faint):
-            local = self._embed(audio, starts, activity, enter, lambda done: progress(0.4 + 0.6 * done))
+        for begun, enter in ((0.4, self._tuning.enter), (0.8, self._tuning.faint)):
+            report = partial(_between, progress, begun, begun + 0.4)
+            local = self._embed(audio, starts, activity, enter, report)
             voices = self._find_voices(local, starts, speakers)
-            result = self._turns(audio, starts, activity, local, voices, enter, speakers)
-            if result.voices:
+            found = self._turns(audio, starts, activity, local, voices, enter, _asked_for(speakers))
+            result = max(result, found, key=lambda each: len(each.voices))
+            if len(result.voices) >= clustering.bounds(speakers)[0]:
                 break
+        progress(1.0)
         return result
 
     def _segment(self, audio: Audio, starts: Ints, progress: Callable[[float], None]) -> NDArray[np.uint8]:
@@ -193,7 +197,7 @@ class Community1Diarizer:
         local: _Locals,
         voices: Floats,
         enter: float,
-        speakers: SpeakerCount,
+        least: int,
     ) -> VoicedDiarization:
         """Give local speakers their voice, add up the windows, cut into turns; labels in order of appearance."""
         tuning, n_frames = self._tuning, max(1, -(-audio.n_samples // FRAME_STEP))
@@ -206,7 +210,7 @@ class Community1Diarizer:
         first_frames = np.rint(starts / FRAME_STEP).astype(np.int64)
         scores = overlap_add(pieces, first_frames, _ramp(tuning), n_frames, len(voices))
         active = hysteresis(scores, enter, enter * tuning.keep / tuning.enter)
-        active, scores = insist(active, scores, clustering.bounds(speakers)[0])
+        active, scores = insist(active, scores, least)
         active = fill_pauses(active, round(tuning.pause_s / FRAME_S))
         heard = [int(i) for i in np.argsort(active.argmax(axis=0), kind="stable") if active[:, i].any()]
         labels = [f"SPEAKER_{number:02d}" for number in range(len(heard))]
@@ -252,6 +256,15 @@ class _Trunk:
         features -= features[: max(1, n_samples // 160)].mean(axis=0)
         output: Floats = self._session.run(None, {"fbank": features[None]})[0]
         return np.ascontiguousarray(output[0].T)
+
+
+def _asked_for(speakers: SpeakerCount) -> int:
+    """How many speakers the caller says there are at least; 0 if nothing was said."""
+    return speakers.exact or speakers.minimum or 0
+
+
+def _between(progress: Progress, begin: float, end: float, done: float) -> None:
+    progress(min(1.0, begin + (end - begin) * done))
 
 
 def _window_starts(n_samples: int, tuning: Tuning) -> Ints:

@@ -68,6 +68,10 @@ class FasterWhisperTranscriber:
         inner = self._model.model
         self.name = f"faster-whisper {Path(model).name} ({_short(inner.compute_type)}, {inner.device})"
 
+    def check(self, options: TranscribeOptions) -> None:
+        """Raises InvalidInput for a language that the model does not know."""
+        self._language(options.language)
+
     def transcribe(
         self,
         audio: Audio,

@@ -40,19 +40,19 @@ class MoonshineTranscriber:
         self._model = _load()
         self._lock = threading.Lock()
 
-    def transcribe(
-        self, audio: Audio, options: TranscribeOptions, diarization: Diarization | None, progress: Progress
-    ) -> Transcription:
-        """One segment per merged speaker turn, labelled with the turn's speaker.
-
-        Raises:
-            InvalidInput: a language other than English was asked for.
-        """
+    def check(self, options: TranscribeOptions) -> None:
+        """Raises InvalidInput for any language but English."""
         if options.language not in (None, LANGUAGE):
             raise InvalidInput(
                 f"The built-in Moonshine engine only knows English, not '{options.language}'. Fetch a Whisper model "
                 "with `aperta models pull small` and set ASR_ENGINE=faster-whisper."
             )
+
+    def transcribe(
+        self, audio: Audio, options: TranscribeOptions, diarization: Diarization | None, progress: Progress
+    ) -> Transcription:
+        """One segment per merged speaker turn, labelled with the turn's speaker."""
+        self.check(options)
         turns = diarization.exclusive if diarization else speech_regions(audio)
         pieces = list(_pieces(audio, turns))
         segments = []

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def share_trunk(pipeline: Pipeline) -> bool:
     """Make a diarization pipeline run its WeSpeaker network once for each window; leave any other pipeline alone.
 
-    Only this instance changes: its embedding object, and its embedding batch size, which is rounded up to whole windows.
+    Only this instance changes: its embedding object, and its embedding batch size, rounded up to whole windows.
 
     Returns:
         Whether the network is shared now.
@@ -71,23 +71,21 @@ def _sharing(embedding: Any) -> Any:
             if masks is None or masks.dim() != 2:
                 embeddings: NDArray[np.float32] = super().__call__(waveforms, masks=masks)
                 return embeddings
-            spoken = masks.any(dim=1).cpu()
-            result = self._of_nobody.repeat(len(masks), 1)
-            if spoken.any():
-                result[spoken] = self._embed(waveforms[spoken], masks[spoken])
-            array: NDArray[np.float32] = result.numpy()
-            return array
+            with torch.inference_mode():
+                spoken = masks.any(dim=1)
+                embeddings = self._of_nobody.repeat(len(masks), 0)
+                if spoken.any():
+                    embeddings[spoken.numpy(force=True)] = self._embed(waveforms[spoken], masks[spoken])
+                return embeddings
 
-        @torch.inference_mode()
-        def _embed(self, waveforms: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+        def _embed(self, waveforms: torch.Tensor, masks: torch.Tensor) -> NDArray[np.float32]:
             is_new = _differs_from_the_one_before(waveforms)
             frames = self.model_.forward_frames(waveforms[is_new].to(self.device))
-            window_of_mask = (is_new.cumsum(0) - 1).to(self.device)
-            return self.model_.forward_embedding(frames[window_of_mask], weights=masks.to(self.device)).cpu()
+            of_mask = frames[(is_new.cumsum(0) - 1).to(self.device)]
+            return _as_array(self.model_.forward_embedding(of_mask, weights=masks.to(self.device)))
 
         @cached_property
-        @torch.inference_mode()
-        def _of_nobody(self) -> torch.Tensor:
+        def _of_nobody(self) -> NDArray[np.float32]:
             """(1, dimension): what the library gives for an empty mask, whatever the samples are.
 
             Its weighted sums are all zero, so this is no NaN but the bias of the last layer. The clustering does not
@@ -95,7 +93,8 @@ def _sharing(embedding: Any) -> Any:
             """
             a_second = torch.zeros(1, 1, self.sample_rate, device=self.device)
             frames = self.model_.forward_frames(a_second)
-            return self.model_.forward_embedding(frames, weights=torch.zeros(1, 1, device=self.device)).cpu()
+            empty = torch.zeros(1, 1, device=self.device)
+            return _as_array(self.model_.forward_embedding(frames, weights=empty))
 
     return SharedTrunkEmbedding(embedding.model_, device=embedding.device)
 
@@ -107,3 +106,8 @@ def _differs_from_the_one_before(waveforms: torch.Tensor) -> torch.Tensor:
     is_new = torch.ones(len(waveforms), dtype=torch.bool, device=waveforms.device)
     is_new[1:] = (waveforms[1:] != waveforms[:-1]).flatten(1).any(dim=1)
     return is_new
+
+
+def _as_array(tensor: torch.Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = tensor.numpy(force=True)
+    return array

@@ -17,6 +17,9 @@ class ScriptedTranscriber:
         self.name = name
         self.options: list[TranscribeOptions] = []
 
+    def check(self, options: TranscribeOptions) -> None:
+        """Knows every language."""
+
     def transcribe(
         self,
         audio: Audio,  # noqa: ARG002 - the protocol's signature

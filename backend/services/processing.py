@@ -8,15 +8,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from uuid import uuid4
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from backend.database import repositories
 from backend.database.models import Conversation, ConversationStatus, StoredObjectRow
 from backend.database.session import Database
 from backend.domain.formats import to_text
 from backend.domain.transcript import SpeakerCount
 from backend.engines.base import TranscribeOptions
-from backend.errors import AppError, InvalidInput, ProcessingFailed, StorageError
+from backend.errors import AppError, Conflict, InvalidInput, NotFound, ProcessingFailed, StorageError
 from backend.services.speech import Channels, SpeechPipeline, SpeechResult, StageProgress, Timings, ignore_progress
 from backend.services.storage import SpooledFile, StorageService, StoredObject
+from backend.services.storage.keys import safe_filename
 
 logger = logging.getLogger(__name__)
 
@@ -67,11 +70,13 @@ class ProcessingService:
         Raises:
             InvalidInput: the bytes are no usable recording, or an option makes no sense for the engine.
             TooLarge: longer than MAX_AUDIO_SECONDS.
-            StorageError: no store takes the result; nothing of it is kept.
+            StorageError: no store takes the result; no file of it is kept, and its conversation says `failed` and why.
+            Conflict: somebody deleted the conversation meanwhile; nothing of it is kept.
             ProcessingFailed: an engine broke.
         """
         timings = Timings()
         with timings.stage("total"):
+            await self._speech.check(options.transcribe)
             with timings.stage("decode"):
                 recording = await self._speech.decode(upload.spooled.path, options.channels)
             with recording:
@@ -98,7 +103,7 @@ class ProcessingService:
             id=f"conv_{uuid4().hex}",
             title=options.title,
             status=ConversationStatus.PROCESSING,
-            filename=upload.filename,
+            filename=safe_filename(upload.filename),
             engines=self._speech.engines,
             created_at=datetime.now(UTC),
         )
@@ -147,10 +152,13 @@ class ProcessingService:
         rows = [_row(conversation.id, item, now) for item in stored]
         try:
             async with self._database.transaction() as session:
+                await _get_undeleted(session, conversation.id)
                 merged = await session.merge(conversation)
                 await repositories.save_result(session, merged, speech.transcript, speech.stats, rows, completed_at=now)
-        except Exception:
+        except Exception as error:
             await self._delete_objects(stored)
+            if not isinstance(error, AppError):
+                await self._fail(conversation, f"The result could not be written to the database: {error}")
             raise
         conversation.status, conversation.completed_at = ConversationStatus.COMPLETED, now
 
@@ -169,18 +177,28 @@ class ProcessingService:
         except StorageError as storage_error:
             await self._fail(conversation, f"{reason} The recording could not be stored either: {storage_error}")
             return storage_error
-        conversation.recording_url = audio.locator
-        await self._fail(conversation, reason, [_row(conversation.id, audio, datetime.now(UTC))])
+        try:
+            await self._fail(conversation, reason, audio)
+        except Conflict as deleted:
+            await self._delete_objects([audio])
+            return deleted
         return ProcessingFailed(
             f"The recording was stored as {audio.locator}, but could not be processed: {reason}", conversation.id
         )
 
-    async def _fail(self, conversation: Conversation, reason: str, rows: list[StoredObjectRow] | None = None) -> None:
-        conversation.status, conversation.error = ConversationStatus.FAILED, reason
-        conversation.completed_at = datetime.now(UTC)
+    async def _fail(self, conversation: Conversation, reason: str, audio: StoredObject | None = None) -> None:
+        """Say in the row what went wrong, and where the recording is if it was kept.
+
+        Raises:
+            Conflict: the conversation was deleted meanwhile.
+        """
+        now = datetime.now(UTC)
         async with self._database.transaction() as session:
-            await session.merge(conversation)
-            session.add_all(rows or [])
+            row = await _get_undeleted(session, conversation.id)
+            row.status, row.error, row.completed_at = ConversationStatus.FAILED, reason, now
+            if audio:
+                row.recording_url = audio.locator
+                session.add(_row(conversation.id, audio, now))
 
     async def _forget(self, conversation: Conversation) -> None:
         async with self._database.transaction() as session:
@@ -192,6 +210,14 @@ class ProcessingService:
                 await self._storage.delete(item.locator)
             except StorageError:
                 logger.exception("%s is left without a row and could not be deleted", item.locator)
+
+
+async def _get_undeleted(session: AsyncSession, conversation_id: str) -> Conversation:
+    """A conversation that was deleted while it was processed stays deleted. Raises Conflict."""
+    try:
+        return await repositories.get_conversation(session, conversation_id)
+    except NotFound as error:
+        raise Conflict("The conversation was deleted while it was processed.") from error
 
 
 def _metadata(conversation: Conversation, upload: Upload, speech: SpeechResult) -> dict[str, object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -15,6 +15,7 @@ import anyio.to_thread
 
 from backend.domain.speakers import attribute, speaker_stats
 from backend.domain.transcript import Diarization, SpeakerCount, SpeakerStats, SpeakerTurn, Transcript, Transcription
+from backend.domain.voices import Voice
 from backend.engines.audio import Audio, decode, decode_channels
 from backend.engines.base import Diarizer, TranscribeOptions, Transcriber
 from backend.engines.lazy import Lazy
@@ -83,13 +84,18 @@ def _name(engine: Lazy[Transcriber] | Lazy[Diarizer]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SpeechResult:
-    """What the pipeline makes of a recording. `engines` maps a role to the engine that ran."""
+    """What the pipeline makes of a recording.
+
+    `engines` maps a role to the engine that ran; `voices` a speaker of the transcript to an embedding, where the diarizer
+    has one.
+    """
 
     transcript: Transcript
     stats: dict[str, SpeakerStats]
     duration_s: float
     media: MediaInfo
     engines: dict[str, str]
+    voices: Mapping[str, Voice] = field(default_factory=dict)
 
 
 class SpeechPipeline:
@@ -118,6 +124,7 @@ class SpeechPipeline:
         # One recording at a time per engine: the engines themselves use all cores.
         self._asr_limiter = anyio.CapacityLimiter(1)
         self._diarization_limiter = anyio.CapacityLimiter(1)
+        self._load_limiter = anyio.CapacityLimiter(4)
         self._decode_limiter = anyio.CapacityLimiter(2)
 
     @property
@@ -142,6 +149,11 @@ class SpeechPipeline:
         await anyio.to_thread.run_sync(self._transcriber.get, limiter=self._asr_limiter)
         if self._diarizer:
             await anyio.to_thread.run_sync(self._diarizer.get, limiter=self._diarization_limiter)
+
+    async def check(self, options: TranscribeOptions) -> None:
+        """Refuse options that the engine cannot meet. Raises InvalidInput."""
+        transcriber = await anyio.to_thread.run_sync(self._transcriber.get, limiter=self._load_limiter)
+        transcriber.check(options)
 
     async def decode(self, path: Path, channels: Channels = Channels.MIX) -> Recording:
         """The recording as samples; the caller closes it. Raises as `backend.engines.audio.decode`."""
@@ -177,7 +189,9 @@ class SpeechPipeline:
             transcript, labels = attribute(transcription, diarization)
             stats = speaker_stats(transcript, diarization, labels)
         engines = self.engines | ({"diarization": "channels"} if others else {})
-        return SpeechResult(transcript, stats, first.duration_s, first.info, engines)
+        heard = diarization.voices if diarization else {}
+        voices = {labels[label]: voice for label, voice in heard.items() if label in labels}
+        return SpeechResult(transcript, stats, first.duration_s, first.info, engines, voices)
 
     async def _hear(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -131,3 +133,18 @@ async def test_ready_is_503_until_the_models_are_loaded(client: httpx.AsyncClien
     assert answer.status_code == 503 and answer.headers["retry-after"]
     await services.speech.warm()  # type: ignore[attr-defined]
     assert (await client.get("/health/ready")).status_code == 204
+
+
+async def test_an_id_that_no_database_takes_is_a_404(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/conversations/a%00b")).status_code == 404
+
+
+async def test_openapi_is_complete_and_offers_a_file_picker(client: httpx.AsyncClient) -> None:
+    text = (await client.get("/openapi.json")).text
+    assert "#/$defs" not in text
+    document = json.loads(text)
+    for name in set(re.findall(r'"#/components/schemas/([^"]+)"', text)):
+        assert name in document["components"]["schemas"]
+    form = document["paths"]["/audio/process"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert form["properties"]["file"]["format"] == "binary" and form["required"] == ["file"]
+    assert form["properties"]["num_speakers"]["type"] == "integer"

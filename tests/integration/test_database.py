@@ -74,7 +74,7 @@ async def test_a_whole_recording_is_written_and_deleted(database_url: str, setti
     await migrate(database_url)
     recording = write(tmp_path / "meeting.wav", tone(2.0))
     async with api(settings.model_copy(update={"database_url": database_url})) as (client, services):
-        answer = await client.post("/audio/process", files={"file": ("meeting.wav", recording.read_bytes())})
+        answer = await client.post("/audio/process", files={"file": ("m" * 300 + ".wav", recording.read_bytes())})
         assert answer.status_code == 200, answer.text
         async with services.database.transaction() as session:
             conversations = await session.execute(select(Conversation).filter(Conversation.status == "completed"))

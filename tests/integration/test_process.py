@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import anyio
 import httpx
 import numpy as np
 import pytest
@@ -15,11 +17,15 @@ from sqlalchemy import func, select
 
 from backend.config import Settings
 from backend.database.models import Conversation, Participant, SegmentRow, StoredObjectRow
-from backend.domain.transcript import Transcription
-from backend.errors import EngineUnavailable
+from backend.domain.transcript import Segment, Transcription
+from backend.engines.base import TranscribeOptions
+from backend.engines.lazy import Lazy
+from backend.engines.scripted import ScriptedTranscriber
+from backend.errors import EngineUnavailable, InvalidInput
+from backend.services.speech import SpeechPipeline
 from backend.services.storage import StorageConfig
 from backend.wiring import Services
-from tests.conftest import api, scripted_speech
+from tests.conftest import HEARD, api, scripted_speech
 from tests.media import silence, tone, wav_bytes, write
 
 pytestmark = pytest.mark.anyio
@@ -394,3 +400,70 @@ async def test_a_recording_with_equal_channels_is_diarized_even_if_separation_wa
 ) -> None:
     body = (await post(client, write(tmp_path / "mono.wav", tone(2.0, channels=2)), channels="separate")).json()
     assert body["engines"]["diarization"] == "scripted" and body["transcript"]["speaker_count"] == 2
+
+
+async def test_a_conversation_that_is_deleted_while_it_is_processed_stays_deleted(
+    settings: Settings, recording: Path, stored_files: Files
+) -> None:
+    heard = threading.Event()
+    resume = threading.Event()
+
+    class SlowTranscriber(ScriptedTranscriber):
+        def transcribe(self, *arguments: object, **more: object) -> Transcription:
+            heard.set()
+            assert resume.wait(10)
+            return super().transcribe(*arguments, **more)  # type: ignore[arg-type]
+
+    speech = SpeechPipeline(Lazy("slow", lambda: SlowTranscriber(HEARD)), None, max_audio_s=60)
+    answers: list[httpx.Response] = []
+    async with api(settings, speech) as (client, services):
+
+        async def send() -> None:
+            answers.append(await post(client, recording))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(send)
+            await anyio.to_thread.run_sync(heard.wait)
+            [running] = (await client.get("/conversations?status=processing")).json()["conversations"]
+            assert (await client.delete(f"/conversations/{running['id']}")).status_code == 204
+            resume.set()
+        assert_problem(answers[0], 409, "deleted")
+        assert await row_count(services) == 0 and stored_files() == []
+
+
+async def test_a_language_the_engine_does_not_know_is_refused_before_any_work(
+    settings: Settings, recording: Path
+) -> None:
+    class English(ScriptedTranscriber):
+        def check(self, options: TranscribeOptions) -> None:
+            raise InvalidInput(f"no {options.language}")
+
+    speech = SpeechPipeline(Lazy("english", lambda: English(RuntimeError("never"))), None, max_audio_s=60)
+    async with api(settings, speech) as (client, services):
+        assert_problem(await post(client, recording, language="de"), 422, "no de")
+        assert await row_count(services) == 0
+
+
+@pytest.mark.parametrize("claimed", ["application/octet-stream", "audio/" + "x" * 400, "text/html", ""])
+async def test_a_content_type_that_is_no_media_type_is_guessed_from_the_name(
+    client: httpx.AsyncClient, tmp_path: Path, claimed: str
+) -> None:
+    content = write(tmp_path / "a.flac", tone(1.0), codec="flac").read_bytes()
+    answer = await client.post("/audio/process", files={"file": ("a.flac", content, claimed)})
+    conversation = (await client.get(f"/conversations/{answer.json()['conversation_id']}")).json()
+    assert {item["content_type"] for item in conversation["objects"] if item["kind"] == "audio"} <= {
+        "audio/flac",
+        "audio/x-flac",
+    }
+
+
+async def test_a_result_the_database_refuses_leaves_no_file_and_says_failed(
+    settings: Settings, recording: Path, stored_files: Files
+) -> None:
+    # A label that no column takes: the transaction fails after everything was stored.
+    heard = Transcription((Segment(0, 1, "text", speaker="x"),), language=["en"])  # type: ignore[arg-type]
+    async with api(settings, scripted_speech(heard, ())) as (client, _):
+        answer = await post(client, recording)
+        assert answer.status_code == 500 and stored_files() == []
+        [row] = (await client.get("/conversations")).json()["conversations"]
+        assert row["status"] == "failed" and "database" in row["error"]

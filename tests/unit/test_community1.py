@@ -165,6 +165,13 @@ def test_number_of_speakers_is_honoured(diarizer, meeting, count, expected):
     assert len(names(result.turns)) in expected
 
 
+@pytest.mark.skipif(not (EVAL / "meetings").is_dir(), reason="no evaluation recordings beside the checkout")
+@pytest.mark.parametrize("asked", [1, 2])
+def test_number_of_speakers_is_honoured_where_speech_is_faint(diarizer, asked):
+    with decode(EVAL / "meetings" / "trn01.flac", max_s=60) as audio:
+        assert len(names(run(diarizer, audio, SpeakerCount(exact=asked)).turns)) == asked
+
+
 def test_progress_rises_to_one(diarizer, meeting):
     seen: list[float] = []
     diarizer.diarize(meeting, UNKNOWN, seen.append)

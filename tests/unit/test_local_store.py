@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.errors import InvalidInput, ObjectExists, ObjectMissing
+from backend.errors import InvalidInput, ObjectExists, ObjectMissing, StorageMisconfigured
 from backend.services.storage.base import SpooledFile, StoredObject
 from backend.services.storage.disk import make_folder
 from backend.services.storage.local import LocalStore
@@ -16,6 +16,8 @@ from tests.contracts.store_contract import read, spooled
 pytestmark = pytest.mark.anyio
 
 KEY = "conv_1/2026/01/15/meeting.wav"
+
+OUTSIDE = (InvalidInput, StorageMisconfigured)
 
 
 @pytest.fixture
@@ -57,11 +59,11 @@ async def test_a_locator_outside_is_refused(store: LocalStore, upload_dir: Path,
     secret = tmp_path / "secret.txt"
     secret.write_text("secret")
     locator = locator.replace("{root}", str(upload_dir))
-    with pytest.raises(InvalidInput):
+    with pytest.raises(OUTSIDE):
         await read(store, locator)
-    with pytest.raises(InvalidInput):
+    with pytest.raises(OUTSIDE):
         await store.delete(locator)
-    with pytest.raises(InvalidInput):
+    with pytest.raises(OUTSIDE):
         await store.access(locator, filename="x", content_type="text/plain")
     assert secret.exists()
 

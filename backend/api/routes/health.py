@@ -16,9 +16,10 @@ router = APIRouter(prefix="/health", tags=["health"])
 
 @router.get("", summary="State, engines, storage and database")
 async def health(services: ServicesDep) -> Health:
+    s3_wanted = services.settings.storage.storage_backend != "local"
     info = await services.storage.get_info(ask=False)
     return Health(
-        status="ok" if info.reason is None else "degraded",
+        status="degraded" if s3_wanted and info.reason else "ok",
         version=__version__,
         ready=services.speech.ready,
         engines=services.speech.engines,

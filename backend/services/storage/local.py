@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from backend.errors import InvalidInput, ObjectExists, ObjectMissing
+from backend.errors import InvalidInput, ObjectExists, ObjectMissing, StorageMisconfigured
 from backend.services.storage.base import Kind, LocalFile, SpooledFile, StoredObject
 from backend.services.storage.disk import (
     CHUNK_BYTES,
@@ -159,7 +159,7 @@ class LocalStore:
         if not locator.startswith(self._prefix):
             path = Path(locator).absolute()
         if self._root not in path.parents:
-            raise InvalidInput(f"{locator[:200]!r} is outside UPLOAD_DIR.")
+            raise StorageMisconfigured(f"{locator[:200]!r} is outside UPLOAD_DIR. Was UPLOAD_DIR changed?")
         validated_key(path.relative_to(self._root).as_posix())
         self._refuse_outside(path)
         return path
