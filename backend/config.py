@@ -59,6 +59,7 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(2 * GIB, ge=1)
     max_audio_seconds: float = Field(12 * 3600, gt=0)
     upload_stall_timeout_s: float = Field(30, gt=0)
+    known_voices: bool = False
     storage: StorageConfig = Field(default_factory=StorageConfig)
     speech: SpeechConfig = Field(default_factory=SpeechConfig)
 

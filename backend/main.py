@@ -24,7 +24,7 @@ from pydantic import ValidationError
 
 from backend import __version__
 from backend.api.problems import add_problem_handlers
-from backend.api.routes import audio, conversations, health, pages
+from backend.api.routes import audio, conversations, health, pages, people
 from backend.config import Settings, describe_invalid_settings, set_up_logging
 from backend.errors import AppError
 from backend.wiring import Services, open_services
@@ -55,7 +55,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     add_problem_handlers(app)
-    for routes in (pages, audio, conversations, health):
+    for routes in (pages, audio, conversations, people, health):
         app.include_router(routes.router)
     pages.mount_assets(app)
     return app

@@ -18,6 +18,7 @@ from backend.engines.lazy import Lazy
 from backend.engines.models import best_whisper_on_disk, find_embedded, find_pyannote, find_whisper
 from backend.errors import EngineUnavailable
 from backend.services.conversations import ConversationService
+from backend.services.people import PeopleService
 from backend.services.processing import ProcessingService
 from backend.services.speech import SpeechPipeline
 from backend.services.storage import StorageService
@@ -38,6 +39,7 @@ class Services:
     speech: SpeechPipeline
     processing: ProcessingService
     conversations: ConversationService
+    people: PeopleService
 
 
 @asynccontextmanager
@@ -61,13 +63,15 @@ async def open_services(settings: Settings, speech: SpeechPipeline | None = None
         database = Database(settings.database_url)
         stack.push_async_callback(database.close)
         await check_migrated(database)
+        people = PeopleService(database, enabled=settings.known_voices)
         yield Services(
             settings=settings,
             storage=storage,
             database=database,
             speech=speech,
-            processing=ProcessingService(storage, database, speech),
+            processing=ProcessingService(storage, database, speech, people),
             conversations=ConversationService(storage, database),
+            people=people,
         )
 
 
@@ -87,7 +91,7 @@ def open_speech(settings: Settings) -> SpeechPipeline:
 
 def _choose_transcriber(config: SpeechConfig) -> Lazy[Transcriber]:
     if config.asr_engine == AsrEngine.MOONSHINE:
-        return _moonshine()
+        return _moonshine(config)
     if config.asr_engine == AsrEngine.FASTER_WHISPER:
         model = config.asr_model or best_whisper_on_disk(config.models_dir) or DEFAULT_WHISPER
         if find_whisper(model, config.models_dir) is None:
@@ -111,7 +115,7 @@ def _choose_transcriber_on_disk(config: SpeechConfig) -> Lazy[Transcriber]:
             )
     else:
         found = best_whisper_on_disk(config.models_dir)
-    return _whisper(config, found) if found else _moonshine()
+    return _whisper(config, found) if found else _moonshine(config)
 
 
 def _choose_diarizer(config: SpeechConfig) -> Lazy[Diarizer] | None:
@@ -126,7 +130,7 @@ def _choose_diarizer(config: SpeechConfig) -> Lazy[Diarizer] | None:
     return _embedded_diarizer(config)
 
 
-def _moonshine() -> Lazy[Transcriber]:
+def _moonshine(config: SpeechConfig) -> Lazy[Transcriber]:
     from backend.engines.moonshine_engine import MoonshineTranscriber
 
     if find_embedded() is None:
@@ -134,7 +138,7 @@ def _moonshine() -> Lazy[Transcriber]:
             "The built-in Moonshine engine is not installed: run `pip install moonshine-voice==0.0.71` "
             "(Linux, glibc 2.34 or newer), or fetch a Whisper model with `aperta models pull small`."
         )
-    return Lazy(MoonshineTranscriber.name, MoonshineTranscriber)
+    return Lazy(MoonshineTranscriber.name, lambda: MoonshineTranscriber(threads(config)))
 
 
 def _whisper(config: SpeechConfig, model: str) -> Lazy[Transcriber]:

@@ -1,4 +1,4 @@
-"""Known voices: people, their voice prints, and the voice of a participant.
+"""Known voices: people, their voice prints, and the voices of participants.
 
 Revision ID: 0002
 Revises: 0001
@@ -46,19 +46,26 @@ def upgrade() -> None:
     op.create_index(op.f("ix_voice_prints_conversation_id"), "voice_prints", ["conversation_id"], unique=False)
     op.create_index(op.f("ix_voice_prints_person_id"), "voice_prints", ["person_id"], unique=False)
 
-    # Plain SQL, the same on both databases: on SQLite, Alembic would copy the table to add a foreign key, and dropping the
-    # old one would delete every segment with it (ON DELETE CASCADE).
-    op.execute(
-        "ALTER TABLE participants ADD COLUMN person_id VARCHAR(64)"
-        " CONSTRAINT fk_participants_person_id_people REFERENCES people (id) ON DELETE SET NULL"
+    op.create_table(
+        "participant_voices",
+        sa.Column("participant_id", sa.Integer(), nullable=False),
+        sa.Column("person_id", sa.String(length=64), nullable=True),
+        sa.Column("embedding", sa.LargeBinary(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["participant_id"],
+            ["participants.id"],
+            name=op.f("fk_participant_voices_participant_id_participants"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(
+            ["person_id"], ["people.id"], name=op.f("fk_participant_voices_person_id_people"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("participant_id", name=op.f("pk_participant_voices")),
     )
-    op.add_column("participants", sa.Column("voice", sa.LargeBinary(), nullable=True))
-    op.create_index(op.f("ix_participants_person_id"), "participants", ["person_id"], unique=False)
+    op.create_index(op.f("ix_participant_voices_person_id"), "participant_voices", ["person_id"], unique=False)
 
 
 def downgrade() -> None:
-    op.drop_index(op.f("ix_participants_person_id"), table_name="participants")
-    op.drop_column("participants", "voice")
-    op.drop_column("participants", "person_id")
+    op.drop_table("participant_voices")
     op.drop_table("voice_prints")
     op.drop_table("people")

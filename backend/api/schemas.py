@@ -195,7 +195,7 @@ class ConversationPage(BaseModel):
 
 class ParticipantOut(SpeakerStatsOut):
     label: str
-    display_name: str | None
+    display_name: str | None = Field(description="The person's name, if the voice is known")
 
 
 class StoredObjectOut(BaseModel):

@@ -110,10 +110,7 @@ class Conversation(Base):
 
 
 class Participant(Base):
-    """One speaker of one conversation; `label` is "Speaker N", `display_name` the name of the person who was recognised.
-
-    `voice` is only stored with KNOWN_VOICES=on. It goes when its person is forgotten; the name stays, as text.
-    """
+    """One speaker of one conversation; `label` is "Speaker N", `display_name` the name of who was recognised, as text."""
 
     __tablename__ = "participants"
 
@@ -126,8 +123,6 @@ class Participant(Base):
     share: Mapped[float] = mapped_column(Float)
     word_count: Mapped[int] = mapped_column(Integer)
     segment_count: Mapped[int] = mapped_column(Integer)
-    person_id: Mapped[str | None] = mapped_column(ForeignKey("people.id", ondelete="SET NULL"), index=True)
-    voice: Mapped[tuple[float, ...] | None] = mapped_column(VoiceVector)
 
     conversation: Mapped[Conversation] = relationship(back_populates="participants")
 
@@ -199,3 +194,15 @@ class VoicePrint(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
     person: Mapped[Person] = relationship(back_populates="prints")
+
+
+class ParticipantVoice(Base):
+    """How a participant sounds, and who that is, if known. Stored with KNOWN_VOICES=on only; goes with the person."""
+
+    __tablename__ = "participant_voices"
+
+    participant_id: Mapped[int] = mapped_column(ForeignKey("participants.id", ondelete="CASCADE"), primary_key=True)
+    person_id: Mapped[str | None] = mapped_column(ForeignKey("people.id", ondelete="CASCADE"), index=True)
+    embedding: Mapped[tuple[float, ...]] = mapped_column(VoiceVector)
+
+    participant: Mapped[Participant] = relationship()

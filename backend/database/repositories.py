@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
-from backend.database.models import Conversation, ConversationStatus, Participant, SegmentRow, StoredObjectRow
+from backend.database.models import (
+    Conversation,
+    ConversationStatus,
+    Participant,
+    ParticipantVoice,
+    Person,
+    SegmentRow,
+    StoredObjectRow,
+    VoicePrint,
+)
 from backend.domain.transcript import Segment, SpeakerStats, Transcript, Word
+from backend.domain.voices import SpeakerIdentity, Voice
 from backend.errors import NotFound
 
 
@@ -62,25 +72,31 @@ async def save_result(
     stats: Mapping[str, SpeakerStats],
     objects: Sequence[StoredObjectRow],
     *,
+    identities: Mapping[str, SpeakerIdentity],
     completed_at: datetime,
 ) -> None:
-    """Write everything that was made of a conversation in the caller's one transaction."""
+    """Write everything that was made of a conversation in the caller's one transaction.
+
+    `stats` and `identities` are keyed as the transcript calls its speakers.
+    """
     participants = {
-        label: Participant(
+        speaker: Participant(
             conversation_id=conversation.id,
             position=position,
-            label=label,
+            label=identities[speaker].label if speaker in identities else speaker,
             speaking_time_s=stat.speaking_time_s,
             share=stat.share,
             word_count=stat.word_count,
             segment_count=stat.segment_count,
         )
-        for position, (label, stat) in enumerate(stats.items())
+        for position, (speaker, stat) in enumerate(stats.items())
     }
     conversation.status = ConversationStatus.COMPLETED
     conversation.completed_at = completed_at
     session.add(conversation)
     session.add_all(participants.values())
+    await session.flush()  # SQLite is locked for writing from here on: nobody is forgotten between look and write
+    await _identify(session, participants, identities)
     await session.flush()
     session.add_all(
         SegmentRow(
@@ -96,6 +112,89 @@ async def save_result(
         if segment.speaker is not None
     )
     session.add_all(objects)
+
+
+async def _identify(
+    session: AsyncSession, participants: Mapping[str, Participant], identities: Mapping[str, SpeakerIdentity]
+) -> None:
+    """Give participants names and voices; no voice of anybody who was forgotten since they were recognised."""
+    people = {identity.person_id for identity in identities.values() if identity.person_id}
+    enrolled: set[str] = set()
+    if people:
+        await session.execute(select(Person.id).where(Person.id.in_(people)).with_for_update(read=True, key_share=True))
+        query = select(VoicePrint.person_id).where(VoicePrint.person_id.in_(people))
+        enrolled = set((await session.execute(query)).scalars())
+    for speaker, identity in identities.items():
+        if identity.person_id:
+            participants[speaker].display_name = speaker
+        if identity.person_id is None or identity.person_id in enrolled:
+            participant, person_id = participants[speaker], identity.person_id
+            session.add(ParticipantVoice(participant=participant, person_id=person_id, embedding=identity.voice))
+
+
+async def get_person(session: AsyncSession, person_id: str, *, lock: bool = False) -> Person:
+    """One person with their prints; `lock` keeps others from changing either until the transaction ends.
+
+    Raises:
+        NotFound: there is none with this id.
+    """
+    query = select(Person).where(Person.id == person_id.replace("\0", "?")).options(selectinload(Person.prints))
+    found = (await session.execute(query.with_for_update() if lock else query)).scalar_one_or_none()
+    if found is None:
+        raise NotFound(f"There is no person {person_id!r}.")
+    return found
+
+
+async def list_people(session: AsyncSession, *, limit: int, offset: int) -> tuple[Sequence[Person], int]:
+    """A page of people with their prints, by name, and how many there are in all."""
+    total = (await session.execute(select(func.count()).select_from(Person))).scalar_one()
+    page = (
+        select(Person).options(selectinload(Person.prints)).order_by(Person.name, Person.id).limit(limit).offset(offset)
+    )
+    return (await session.execute(page)).scalars().all(), total
+
+
+async def list_prints(session: AsyncSession, model: str) -> Sequence[tuple[Person, Voice]]:
+    """Every print that this model made, with its person, oldest first."""
+    query = select(Person, VoicePrint.embedding).join(VoicePrint.person).where(VoicePrint.model == model)
+    return [(person, voice) for person, voice in await session.execute(query.order_by(VoicePrint.id))]
+
+
+async def find_print_owner(session: AsyncSession, voice: Voice) -> Person | None:
+    """The person who was enrolled with exactly this voice."""
+    query = select(Person).join(VoicePrint).where(VoicePrint.embedding == voice).limit(1)
+    return (await session.execute(query)).scalar_one_or_none()
+
+
+async def list_participants(session: AsyncSession, conversation_id: str) -> Sequence[Participant]:
+    query = select(Participant).where(Participant.conversation_id == conversation_id)
+    return (await session.execute(query.order_by(Participant.position))).scalars().all()
+
+
+async def find_participant_voice(session: AsyncSession, participant_id: int) -> Voice | None:
+    row = await session.get(ParticipantVoice, participant_id)
+    return row.embedding if row else None
+
+
+async def participant_voices(session: AsyncSession, batch_size: int = 500) -> AsyncIterator[dict[int, Voice]]:
+    """All stored voices by participant id, in batches."""
+    last = 0
+    query = select(ParticipantVoice.participant_id, ParticipantVoice.embedding).order_by(
+        ParticipantVoice.participant_id
+    )
+    while rows := (await session.execute(query.where(ParticipantVoice.participant_id > last).limit(batch_size))).all():
+        yield {participant_id: voice for participant_id, voice in rows}
+        last = rows[-1][0]
+
+
+async def delete_voices_of(session: AsyncSession, person_id: str) -> None:
+    """Delete the voices of all participants who were recognised as this person."""
+    await session.execute(delete(ParticipantVoice).where(ParticipantVoice.person_id == person_id))
+
+
+async def delete_voices(session: AsyncSession, participants: Collection[int]) -> None:
+    if participants:
+        await session.execute(delete(ParticipantVoice).where(ParticipantVoice.participant_id.in_(participants)))
 
 
 def to_transcript(conversation: Conversation) -> Transcript:

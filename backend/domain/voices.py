@@ -1,8 +1,7 @@
-"""Whose voice is it: embeddings of speakers against the prints of people. Pure functions; who may be enrolled and where
-prints are kept is `backend/services/people.py`'s.
+"""Whose voice is it: embeddings of speakers against the prints of people. Pure functions; no rows, no engines.
 
-A print is how a person sounded in one recording; a person's voice is the mean of their prints. Embeddings are compared by
-cosine similarity.
+A print is how a person sounded in one recording; a person's voice is the mean of their prints. Embeddings are compared
+by cosine similarity.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from backend.errors import InvalidInput
 Voice = tuple[float, ...]
 """An L2-normalised embedding."""
 
-# Measured with pyannote community-1 (benchmarks/voices.py): two utterances of different people reach 0.33 at most, two of
-# the same person fall below 0.5 in 1 of 100 pairs. 0.5 lies nearer to the same person, because a wrong name is worse than
-# none: speakers that a telephone or a distant microphone blends into each other reach 0.46.
+# Measured with pyannote community-1 (benchmarks/voices.py): two utterances of different people reach 0.33 at most, two
+# of the same person fall below 0.5 in 1 of 100 pairs. 0.5 lies nearer to the same person, because a wrong name is worse
+# than none: speakers that a telephone or a distant microphone blends into each other reach 0.46.
 THRESHOLD = 0.5
 # How much less similar everybody else must be. It guards people with alike voices, and those enrolled twice.
 MARGIN = 0.1
@@ -81,8 +80,8 @@ def resembling(voices: Mapping[int, Voice], prints: Sequence[Voice], threshold: 
     Broader than `recognise` on purpose: it serves forgetting, where one voice too many does no harm.
     """
     found = []
-    for size in {len(print_) for print_ in prints} - {0}:
-        same_size = np.array([print_ for print_ in prints if len(print_) == size])
+    for size in {len(sample) for sample in prints} - {0}:
+        same_size = np.array([sample for sample in prints if len(sample) == size])
         references = _unit(np.vstack([_unit(same_size), _unit(same_size).mean(axis=0)]))
         near = {key: voice for key, voice in voices.items() if len(voice) == size}
         if near:
@@ -119,7 +118,7 @@ def person_name(text: str) -> str:
 
 def _mean(prints: Sequence[Voice], size: int) -> NDArray[np.float64] | None:
     """(size,) the direction of a person's prints; None without any of that size."""
-    same_size = [print_ for print_ in prints if len(print_) == size]
+    same_size = [sample for sample in prints if len(sample) == size]
     if not same_size or not size:
         return None
     mean: NDArray[np.float64] = _unit(_unit(np.array(same_size)).mean(axis=0, keepdims=True))[0]

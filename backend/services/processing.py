@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -15,8 +16,10 @@ from backend.database.models import Conversation, ConversationStatus, StoredObje
 from backend.database.session import Database
 from backend.domain.formats import to_text
 from backend.domain.transcript import SpeakerCount
+from backend.domain.voices import SpeakerIdentity
 from backend.engines.base import TranscribeOptions
 from backend.errors import AppError, Conflict, InvalidInput, NotFound, ProcessingFailed, StorageError
+from backend.services.people import PeopleService
 from backend.services.speech import Channels, SpeechPipeline, SpeechResult, StageProgress, Timings, ignore_progress
 from backend.services.storage import SpooledFile, StorageService, StoredObject
 from backend.services.storage.keys import safe_filename
@@ -54,10 +57,13 @@ class Processed:
 
 
 class ProcessingService:
-    def __init__(self, storage: StorageService, database: Database, speech: SpeechPipeline) -> None:
+    def __init__(
+        self, storage: StorageService, database: Database, speech: SpeechPipeline, people: PeopleService
+    ) -> None:
         self._storage = storage
         self._database = database
         self._speech = speech
+        self._people = people
 
     async def process(
         self, upload: Upload, options: ProcessOptions, progress: StageProgress = ignore_progress
@@ -84,6 +90,7 @@ class ProcessingService:
                 conversation = await self._begin(upload, options)
                 try:
                     speech = await self._speech.run(recording, options.transcribe, options.speakers, timings, progress)
+                    speech, identities = await self._people.recognise(speech)
                 except InvalidInput:
                     await self._forget(conversation)
                     raise
@@ -91,7 +98,7 @@ class ProcessingService:
                     raise await self._keep_failed(conversation, upload, error) from error
             with timings.stage("store"):
                 stored = await self._store(conversation, upload, speech)
-                await self._complete(conversation, speech, stored)
+                await self._complete(conversation, speech, identities, stored)
         progress("store", 1.0)
         warnings = dict.fromkeys(warning for item in stored for warning in item.warnings)
         if damaged:
@@ -139,7 +146,11 @@ class ProcessingService:
         return saved[0], saved[1], saved[2]
 
     async def _complete(
-        self, conversation: Conversation, speech: SpeechResult, stored: tuple[StoredObject, ...]
+        self,
+        conversation: Conversation,
+        speech: SpeechResult,
+        identities: Mapping[str, SpeakerIdentity],
+        stored: tuple[StoredObject, ...],
     ) -> None:
         """One transaction; if the database refuses, the objects go too: no object without a row."""
         conversation.recording_url, conversation.transcript_url = stored[0].locator, stored[1].locator
@@ -154,7 +165,15 @@ class ProcessingService:
             async with self._database.transaction() as session:
                 await _get_undeleted(session, conversation.id)
                 merged = await session.merge(conversation)
-                await repositories.save_result(session, merged, speech.transcript, speech.stats, rows, completed_at=now)
+                await repositories.save_result(
+                    session,
+                    merged,
+                    speech.transcript,
+                    speech.stats,
+                    rows,
+                    identities=identities,
+                    completed_at=now,
+                )
         except Exception as error:
             await self._delete_objects(stored)
             if not isinstance(error, AppError):

@@ -86,8 +86,8 @@ def _name(engine: Lazy[Transcriber] | Lazy[Diarizer]) -> str:
 class SpeechResult:
     """What the pipeline makes of a recording.
 
-    `engines` maps a role to the engine that ran; `voices` a speaker of the transcript to an embedding, where the diarizer
-    has one.
+    `engines` maps a role to the engine that ran; `voices` a speaker of the transcript to an embedding, where the
+    diarizer has one.
     """
 
     transcript: Transcript

@@ -1,0 +1,64 @@
+"""What goes over the wire about people with known voices. Prints are shown by their origin, never themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from backend.database.models import Person
+from backend.domain.voices import MAX_NAME
+
+
+class PersonIn(BaseModel):
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
+
+    name: str = Field(
+        min_length=1, max_length=MAX_NAME, description="What transcripts will call this person", examples=["Ada Byron"]
+    )
+
+
+class VoiceIn(BaseModel):
+    """A speaker of a conversation."""
+
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
+
+    conversation_id: str = Field(min_length=1, max_length=64, examples=["conv_4f2c9a51d0b84e7f8a3b6c1d2e3f4a5b"])
+    speaker: str = Field(
+        min_length=1, max_length=MAX_NAME, description="As the transcript calls them", examples=["Speaker 2"]
+    )
+
+
+class VoicePrintOut(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    conversation_id: str | None = Field(
+        description="Where the voice comes from; null once that conversation is deleted"
+    )
+    model: str = Field(description="Only recordings diarized by this engine are compared with it")
+    created_at: datetime
+
+
+class PersonOut(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    id: str = Field(examples=["person_0b6c1d2e3f4a5b4f2c9a51d0b84e7f8a"])
+    name: str
+    created_at: datetime
+    prints: list[VoicePrintOut] = Field(description="Empty: the person is not recognised")
+
+    @classmethod
+    def from_row(cls, row: Person) -> PersonOut:
+        return cls.model_validate(row)
+
+
+class PeoplePage(BaseModel):
+    people: list[PersonOut]
+    total: int
+    limit: int
+    offset: int
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[Person], total: int, limit: int, offset: int) -> PeoplePage:
+        return cls(people=[PersonOut.from_row(row) for row in rows], total=total, limit=limit, offset=offset)
