@@ -110,7 +110,7 @@ class Conversation(Base):
 
 
 class Participant(Base):
-    """One speaker of one conversation; `label` is "Speaker N", `display_name` the name of who was recognised, as text."""
+    """One speaker of one conversation; `label` is "Speaker N", `display_name` the name of who was recognised."""
 
     __tablename__ = "participants"
 

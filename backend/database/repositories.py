@@ -97,7 +97,6 @@ async def save_result(
     session.add_all(participants.values())
     await session.flush()  # SQLite is locked for writing from here on: nobody is forgotten between look and write
     await _identify(session, participants, identities)
-    await session.flush()
     session.add_all(
         SegmentRow(
             conversation_id=conversation.id,
@@ -183,8 +182,8 @@ async def participant_voices(session: AsyncSession, batch_size: int = 500) -> As
         ParticipantVoice.participant_id
     )
     while rows := (await session.execute(query.where(ParticipantVoice.participant_id > last).limit(batch_size))).all():
-        yield {participant_id: voice for participant_id, voice in rows}
-        last = rows[-1][0]
+        yield {row.participant_id: row.embedding for row in rows}
+        last = rows[-1].participant_id
 
 
 async def delete_voices_of(session: AsyncSession, person_id: str) -> None:

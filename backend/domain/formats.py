@@ -30,7 +30,8 @@ def to_srt(transcript: Transcript) -> str:
 def to_vtt(transcript: Transcript) -> str:
     """WebVTT with a voice span per cue (W3C WebVTT, section 3.5)."""
     return "WEBVTT\n\n" + "".join(
-        f"{_clock(cue.start_s, '.')} --> {_clock(cue.end_s, '.')}\n<v {cue.speaker}>{_escape(cue.text)}\n\n"
+        f"{_clock(cue.start_s, '.')} --> {_clock(cue.end_s, '.')}\n"
+        f"<v {_escape(cue.speaker or '')}>{_escape(cue.text)}\n\n"
         for cue in _cues(transcript)
     )
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -119,7 +119,9 @@ class Community1Diarizer:
 
     def diarize(self, audio: Audio, speakers: SpeakerCount, progress: Progress) -> Diarization:
         """Who spoke when; see `diarize_with_voices`."""
-        return self.diarize_with_voices(audio, speakers, progress).diarization
+        heard = self.diarize_with_voices(audio, speakers, progress)
+        voices = {label: tuple(voice.tolist()) for label, voice in heard.voices.items()}
+        return replace(heard.diarization, voices=voices)
 
     def diarize_with_voices(self, audio: Audio, speakers: SpeakerCount, progress: Progress) -> VoicedDiarization:
         """Who spoke when, and how each of them sounds.

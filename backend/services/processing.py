@@ -18,7 +18,15 @@ from backend.domain.formats import to_text
 from backend.domain.transcript import SpeakerCount
 from backend.domain.voices import SpeakerIdentity
 from backend.engines.base import TranscribeOptions
-from backend.errors import AppError, Conflict, InvalidInput, NotFound, ProcessingFailed, StorageError
+from backend.errors import (
+    AppError,
+    Conflict,
+    DatabaseUnavailable,
+    InvalidInput,
+    NotFound,
+    ProcessingFailed,
+    StorageError,
+)
 from backend.services.people import PeopleService
 from backend.services.speech import Channels, SpeechPipeline, SpeechResult, StageProgress, Timings, ignore_progress
 from backend.services.storage import SpooledFile, StorageService, StoredObject
@@ -198,9 +206,9 @@ class ProcessingService:
             return storage_error
         try:
             await self._fail(conversation, reason, audio)
-        except Conflict as deleted:
+        except (Conflict, DatabaseUnavailable) as unwritten:
             await self._delete_objects([audio])
-            return deleted
+            return unwritten
         return ProcessingFailed(
             f"The recording was stored as {audio.locator}, but could not be processed: {reason}", conversation.id
         )

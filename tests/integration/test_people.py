@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
@@ -41,10 +43,10 @@ class VoicedDiarizer:
     """Two turns as always; how their speakers sound is told before each recording."""
 
     name: str = "scripted"
-    voices: dict[str, Voice] = field(default_factory=lambda: {"x": ANNA, "y": BEN})
+    hear: Callable[[], dict[str, Voice]] = dict
 
     def diarize(self, audio: Audio, speakers: SpeakerCount, progress: Progress) -> Diarization:
-        return Diarization(TURNS, TURNS, dict(self.voices))
+        return Diarization(TURNS, TURNS, self.hear())
 
 
 @dataclass
@@ -57,8 +59,8 @@ class House:
     recording: bytes
 
     async def process(self, first: Voice | None = ANNA, second: Voice | None = BEN) -> dict:
-        voices = {"x": first, "y": second}
-        self.diarizer.voices = {label: voice for label, voice in voices.items() if voice is not None}
+        voices = {label: voice for label, voice in (("x", first), ("y", second)) if voice is not None}
+        self.diarizer.hear = lambda: voices
         answer = await self.client.post("/audio/process", files={"file": ("a.wav", self.recording)})
         assert answer.status_code == 200, answer.text
         return answer.json()
@@ -225,6 +227,20 @@ async def test_prints_of_another_engine_are_not_compared(house: House) -> None:
     await house.known()
     house.diarizer.name = "another"
     assert shown(await house.process()) == ["Speaker 1", "Speaker 2"]
+
+
+async def test_without_the_database_no_file_is_left(
+    house: House, tmp_path: Path, stored_files: Callable[[], list[str]]
+) -> None:
+    def lose_tables() -> dict[str, Voice]:
+        with closing(sqlite3.connect(tmp_path / "rows.db")) as connection:
+            connection.execute("DROP TABLE voice_prints")
+            connection.execute("ALTER TABLE conversations RENAME TO lost")
+        return {"x": ANNA}
+
+    house.diarizer.hear = lose_tables
+    answer = await house.client.post("/audio/process", files={"file": ("a.wav", house.recording)})
+    assert answer.status_code == 503 and stored_files() == []
 
 
 async def test_people_are_listed_by_name_and_paged(house: House) -> None:

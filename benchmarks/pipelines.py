@@ -1,0 +1,235 @@
+"""The pipelines that are compared, each run on one recording in a process of its own, so that peak memory is its own.
+
+Which there are, and what a run of one gives; neither scores nor prints. Loading is not timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from moonshine_voice.transcriber import TranscriptLine
+
+    from backend.domain.transcript import Diarization, SpeakerTurn
+
+Span = tuple[float, float, str]
+"""Start and end in seconds, speaker."""
+Said = tuple[float, float, str, str]
+"""Start and end in seconds, speaker, text."""
+
+ROOT = Path(__file__).resolve().parents[1]
+STAGES = ("decode", "diarize", "transcribe", "attribute")
+MAX_AUDIO_S = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one pipeline made of one recording.
+
+    `turns` are the diarizer's, `segments` the transcript's (None where only diarization runs); `cpu_s` is processor
+    time of all cores; `stages` are wall-clock seconds, as far as the pipeline tells them apart.
+    """
+
+    pipeline: str
+    audio_s: float
+    total_s: float
+    cpu_s: float
+    peak_mb: int
+    turns: Sequence[Span]
+    segments: Sequence[Said] | None = None
+    stages: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def speakers(self) -> int:
+        """Who speaks in the transcript, as a user sees it; without one, in the diarizer's turns."""
+        return len({part[2] for part in (self.turns if self.segments is None else self.segments)})
+
+
+class Stopwatch:
+    """Wall-clock seconds by stage, and processor seconds over all of them."""
+
+    def __init__(self) -> None:
+        self.stages: dict[str, float] = {}
+        self._began, self._cpu_began = time.perf_counter(), time.process_time()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.stages[name] = time.perf_counter() - began
+
+    def stop(self) -> tuple[float, float]:
+        """Wall-clock and processor seconds since it was made."""
+        return time.perf_counter() - self._began, time.process_time() - self._cpu_began
+
+
+def run(pipeline: str, recording: Path, threads: int) -> Run:
+    """Run a pipeline in a process of its own.
+
+    Raises:
+        subprocess.CalledProcessError: it failed; what it wrote to stderr is on the terminal.
+    """
+    command = [sys.executable, "-m", "benchmarks.pipelines", pipeline, str(recording.resolve()), str(threads)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT)
+    return Run(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def aperta(recording: Path, threads: int) -> Run:
+    """The product's pipeline with its embedded engines, as the service runs it."""
+    import anyio
+
+    return anyio.run(_aperta, recording, threads)
+
+
+def aperta_diarizer(recording: Path, threads: int) -> Run:
+    """The product's diarizer alone."""
+    from backend.domain.transcript import SpeakerCount
+    from backend.engines.audio import decode
+    from backend.engines.community1 import Community1Diarizer
+
+    diarizer = Community1Diarizer(threads=threads)
+    watch = Stopwatch()
+    with watch.stage("decode"):
+        audio = decode(recording, max_s=MAX_AUDIO_S)
+    with audio, watch.stage("diarize"):
+        found = diarizer.diarize(audio, SpeakerCount(), lambda _: None)
+    return _run("aperta-diarizer", audio.duration_s, watch, _spans(found.turns))
+
+
+def moonshine(recording: Path, threads: int) -> Run:  # noqa: ARG001  (the library decides for itself)
+    """moonshine-voice's own pipeline: transcription with `identify_speakers`.
+
+    Without a model for word times, which the wheel does not bring, a line has one text and several speaker spans: the
+    text goes to whoever talks longest in the line. With one the text is cut where the library says.
+    """
+    audio_s, watch, lines = _moonshine(recording, {})
+    segments = [said for line in lines for said in _said(line)]
+    return _run("moonshine", audio_s, watch, _line_spans(lines), segments)
+
+
+def moonshine_diarizer(recording: Path, threads: int) -> Run:  # noqa: ARG001
+    """moonshine-voice's own diarizer alone."""
+    audio_s, watch, lines = _moonshine(recording, {"skip_transcription": "true"})
+    return _run("moonshine-diarizer", audio_s, watch, _line_spans(lines))
+
+
+PIPELINES: dict[str, Callable[[Path, int], Run]] = {
+    "aperta": aperta,
+    "aperta-diarizer": aperta_diarizer,
+    "moonshine": moonshine,
+    "moonshine-diarizer": moonshine_diarizer,
+}
+
+
+async def _aperta(recording: Path, threads: int) -> Run:
+    from backend.domain.transcript import SpeakerCount
+    from backend.engines.base import TranscribeOptions
+    from backend.engines.community1 import Community1Diarizer
+    from backend.engines.lazy import Lazy
+    from backend.engines.moonshine_engine import MoonshineTranscriber
+    from backend.services.speech import SpeechPipeline, Timings
+
+    found: list[Diarization] = []
+    transcriber, diarizer = MoonshineTranscriber(threads), Community1Diarizer(threads=threads)
+    overheard = _Overheard(diarizer, found.append)
+    speech = SpeechPipeline(
+        Lazy("transcriber", lambda: transcriber), Lazy("diarizer", lambda: overheard), max_audio_s=MAX_AUDIO_S
+    )
+    await speech.warm()
+    watch, timings = Stopwatch(), Timings()
+    with timings.stage("decode"):
+        decoded = await speech.decode(recording)
+    with decoded:
+        result = await speech.run(decoded, TranscribeOptions(), SpeakerCount(), timings)
+    watch.stages |= timings.seconds
+    segments = [(s.start_s, s.end_s, str(s.speaker), s.text) for s in result.transcript.segments]
+    return _run("aperta", result.duration_s, watch, _spans(found[0].turns), segments)
+
+
+class _Overheard:
+    """A diarizer whose results somebody else hears too: the pipeline keeps them to itself."""
+
+    def __init__(self, diarizer: Any, hear: Callable[[Diarization], None]) -> None:
+        self.name = diarizer.name
+        self._diarizer, self._hear = diarizer, hear
+
+    def diarize(self, *args: Any) -> Diarization:
+        found: Diarization = self._diarizer.diarize(*args)
+        self._hear(found)
+        return found
+
+
+def _moonshine(recording: Path, options: dict[str, str]) -> tuple[float, Stopwatch, Sequence[TranscriptLine]]:
+    from moonshine_voice.transcriber import ModelArch, Transcriber
+    from moonshine_voice.utils import get_model_path
+
+    from backend.engines.audio import SAMPLE_RATE_HZ, decode
+
+    options = {"identify_speakers": "true", "return_audio_data": "false", **options}
+    pipeline = Transcriber(str(get_model_path("tiny-en")), ModelArch.TINY, options=options)
+    watch = Stopwatch()
+    with watch.stage("decode"):
+        audio = decode(recording, max_s=MAX_AUDIO_S)
+    with audio:
+        lines = pipeline.transcribe_without_streaming(audio.read().tolist(), SAMPLE_RATE_HZ).lines
+    return audio.duration_s, watch, lines
+
+
+def _said(line: TranscriptLine) -> Iterator[Said]:
+    spans = line.speaker_spans or []
+    cut = [span for span in spans if span.end_char > span.start_char]
+    text = line.text.encode()
+    for span in cut:
+        part = text[span.start_char : span.end_char].decode(errors="ignore").strip()
+        yield span.start_time, span.start_time + span.duration, str(span.speaker_index), part
+    if line.text.strip() and not cut:
+        seconds = {span.speaker_index: 0.0 for span in spans}
+        for span in spans:
+            seconds[span.speaker_index] += span.duration
+        speaker = max(seconds, key=lambda index: seconds[index]) if seconds else "unknown"
+        yield line.start_time, line.start_time + line.duration, str(speaker), line.text
+
+
+def _line_spans(lines: Sequence[TranscriptLine]) -> list[Span]:
+    spans = [span for line in lines for span in line.speaker_spans or []]
+    return [(span.start_time, span.start_time + span.duration, str(span.speaker_index)) for span in spans]
+
+
+def _spans(turns: Sequence[SpeakerTurn]) -> list[Span]:
+    return [(turn.start_s, turn.end_s, turn.speaker) for turn in turns]
+
+
+def _run(
+    pipeline: str, audio_s: float, watch: Stopwatch, turns: Sequence[Span], segments: Sequence[Said] | None = None
+) -> Run:
+    total_s, cpu_s = watch.stop()
+    stages = {name: round(seconds, 3) for name, seconds in watch.stages.items()}
+    return Run(pipeline, audio_s, round(total_s, 3), round(cpu_s, 3), _peak_mb(), turns, segments, stages)
+
+
+def _peak_mb() -> int:
+    """Most memory this process had resident; getrusage's figure starts with that of the process that started it."""
+    status = Path("/proc/self/status").read_text()
+    return round(next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024)
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("pipeline", choices=PIPELINES)
+    parser.add_argument("recording", type=Path)
+    parser.add_argument("threads", type=int)
+    args = parser.parse_args()
+    print("\n" + json.dumps(asdict(PIPELINES[args.pipeline](args.recording, args.threads))))
+
+
+if __name__ == "__main__":
+    _main()
