@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+RECORDINGS ?= samples/meeting.flac
 
 SOURCES := backend tests benchmarks samples scripts alembic
 
@@ -40,14 +41,14 @@ format: .venv/.installed-dev ## Format the code and sort its imports
 sample: .venv/.installed ## Make the sample recording again (needs flite)
 	.venv/bin/python samples/make_sample.py
 
-bench: .venv/.installed-dev ## Measure the engines' speed on this machine
-	@for benchmark in benchmarks/[a-z]*.py; do \
-		name=$$(basename "$$benchmark" .py); echo "benchmarks.$$name"; .venv/bin/python -m "benchmarks.$$name" || exit 1; done
+bench: .venv-bench/.installed ## Measure speed, memory and errors on this machine (RECORDINGS="FILE FOLDER" to choose)
+	.venv-bench/bin/python -m benchmarks.speech $(RECORDINGS)
+	.venv-bench/bin/python -m benchmarks.whisper
 
 constraints: ## Pin the newest versions that fit together, in constraints.txt and constraints-swift.txt
 	@$(call ensure_venv,.venv-constraints,--clear)
 	.venv-constraints/bin/python -m pip install --quiet torch==2.13.0
-	.venv-constraints/bin/python -m pip install --quiet -e '.[dev,pyannote]'
+	.venv-constraints/bin/python -m pip install --quiet -e '.[dev,pyannote,bench]'
 	.venv-constraints/bin/python scripts/pin_versions.py make constraints >constraints.txt.new
 	mv constraints.txt.new constraints.txt
 	@$(call ensure_venv,.venv-constraints,--clear)
@@ -57,7 +58,7 @@ constraints: ## Pin the newest versions that fit together, in constraints.txt an
 	rm -rf .venv-constraints
 
 clean: ## Remove environments, caches and builds; recordings and databases stay
-	rm -rf .venv .venv-swift .venv-pyannote .venv-constraints build dist *.egg-info
+	rm -rf .venv .venv-swift .venv-pyannote .venv-bench .venv-constraints build dist *.egg-info
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -89,6 +90,12 @@ clean: ## Remove environments, caches and builds; recordings and databases stay
 	@.venv-pyannote/bin/python -m pip install --quiet -c constraints.txt -e '.[dev,pyannote]'
 	@.venv-pyannote/bin/python -c 'import torchaudio' 2>/dev/null || \
 		rm -f .venv-pyannote/lib/python3*/site-packages/torchaudio/lib/_torchaudio.abi3.so
+	@touch $@
+
+.venv-bench/.installed: pyproject.toml constraints.txt
+	@$(call ensure_venv,.venv-bench)
+	@echo "Installing Aperta and what its benchmarks need into .venv-bench, which takes a minute or two"
+	@.venv-bench/bin/python -m pip install --quiet -c constraints.txt -e '.[dev,bench]'
 	@touch $@
 
 # $(call ensure_venv,FOLDER[,--clear]): a working environment in FOLDER, or one sentence that says what is missing.

@@ -57,6 +57,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     add_problem_handlers(app)
     for routes in (pages, audio, conversations, people, health):
         app.include_router(routes.router)
+    app.include_router(health.metrics_router)
     pages.mount_assets(app)
     return app
 

@@ -18,6 +18,7 @@ from backend.engines.lazy import Lazy
 from backend.engines.models import best_whisper_on_disk, find_embedded, find_pyannote, find_whisper
 from backend.errors import EngineUnavailable
 from backend.services.conversations import ConversationService
+from backend.services.metrics import Metrics
 from backend.services.people import PeopleService
 from backend.services.processing import ProcessingService
 from backend.services.speech import SpeechPipeline
@@ -40,6 +41,7 @@ class Services:
     processing: ProcessingService
     conversations: ConversationService
     people: PeopleService
+    metrics: Metrics
 
 
 @asynccontextmanager
@@ -64,14 +66,16 @@ async def open_services(settings: Settings, speech: SpeechPipeline | None = None
         stack.push_async_callback(database.close)
         await check_migrated(database)
         people = PeopleService(database, enabled=settings.known_voices)
+        metrics = Metrics()
         yield Services(
             settings=settings,
             storage=storage,
             database=database,
             speech=speech,
-            processing=ProcessingService(storage, database, speech, people),
+            processing=ProcessingService(storage, database, speech, people, metrics),
             conversations=ConversationService(storage, database),
             people=people,
+            metrics=metrics,
         )
 
 

@@ -102,7 +102,7 @@ def _code(pipeline: str) -> str:
 
 
 def _cells(row: Row) -> list[object]:
-    speakers = f"{row.run.speakers} of {row.true_speakers}" if row.true_speakers else row.run.speakers
+    speakers = f"{row.run.speakers} of {row.true_speakers or '?'}"
     rates = [row.score.show(name) for name in RATES]
     return [
         f"{row.recording.parent.name}/{row.recording.stem}",

@@ -16,14 +16,15 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from backend.engines.audio import probe
-from benchmarks.pipelines import PIPELINES, STAGES, Run, run
+from benchmarks import pipelines
+from benchmarks.pipelines import PIPELINES, STAGES, Run
 from benchmarks.report import UNKNOWN, describe, machine, table
-from benchmarks.scoring import Score, find_recordings, find_truth, missing_packages, score
+from benchmarks.scoring import Score, find_recordings, find_truth, missing_packages, score, total
 
 ERRORS = {"der": "DER %", "segment_der": "DER % (segments)", "wer": "WER %", "cpwer": "cpWER %"}
 HEAD = ("recording", "pipeline", "seconds", *STAGES, "total", "per core", "peak MB", "speakers", *ERRORS.values())
@@ -31,11 +32,12 @@ HEAD = ("recording", "pipeline", "seconds", *STAGES, "total", "per core", "peak 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One pipeline on one recording; `run` is None if the recording is too long for it."""
+    """One pipeline on one recording or all of a folder; `run` is None if the recording is too long for it."""
 
     recording: str
+    folder: Path
     pipeline: str
-    true_speakers: int
+    speakers: str
     run: Run | None
     score: Score
 
@@ -48,6 +50,7 @@ def main() -> None:
     for row in _measure(args, scored=not lacking):
         rows.append(row)
         print(table(HEAD, [_cells(row)], left=2).splitlines()[-1], file=sys.stderr, flush=True)
+    rows += list(_summed(rows))
     print(describe(where), table(HEAD, map(_cells, rows), left=2), sep="\n\n")
     if args.json:
         report = {"machine": where, "rows": [_as_json(row) for row in rows]}
@@ -60,9 +63,34 @@ def _measure(args: argparse.Namespace, *, scored: bool) -> Iterator[Row]:
         for pipeline in args.pipelines:
             done = None
             if not _is_slow(pipeline) or _seconds(recording) <= args.reference_up_to_seconds:
-                done = run(pipeline, recording, args.threads)
+                done = pipelines.run(pipeline, recording, args.threads)
             errors = score(truth, done) if done and scored else Score()
-            yield Row(recording.stem, pipeline, truth.speakers, done, errors)
+            speakers = f"{done.speakers} of {truth.speakers or '?'}" if done else UNKNOWN
+            yield Row(recording.stem, recording.parent, pipeline, speakers, done, errors)
+
+
+def _summed(rows: Sequence[Row]) -> Iterator[Row]:
+    """A row for each pipeline and folder of which several recordings were run: sums, and the highest peak."""
+    for folder, pipeline in dict.fromkeys((row.folder, row.pipeline) for row in rows):
+        own = [row for row in rows if (row.folder, row.pipeline) == (folder, pipeline)]
+        runs = [row.run for row in own if row.run]
+        if len(runs) > 1 and len(runs) == len(own):
+            summed = total(row.score for row in own)
+            right = f"right in {summed.counts_right} of {summed.counted}" if summed.counted else UNKNOWN
+            yield Row(f"{folder.name}, all {len(runs)}", folder, pipeline, right, _sum(runs), summed)
+
+
+def _sum(runs: Sequence[Run]) -> Run:
+    stages = {stage: sum(run.stages.get(stage, 0.0) for run in runs) for stage in runs[0].stages}
+    return Run(
+        runs[0].pipeline,
+        audio_s=sum(run.audio_s for run in runs),
+        total_s=sum(run.total_s for run in runs),
+        cpu_s=sum(run.cpu_s for run in runs),
+        peak_mb=max(run.peak_mb for run in runs),
+        turns=(),
+        stages=stages,
+    )
 
 
 def _is_slow(pipeline: str) -> bool:
@@ -80,9 +108,8 @@ def _cells(row: Row) -> list[object]:
         return [row.recording, row.pipeline, *[UNKNOWN] * (len(HEAD) - 2)]
     stages = [_times(done.audio_s, done.stages.get(stage)) for stage in STAGES]
     speeds = [*stages, _times(done.audio_s, done.total_s), _times(done.audio_s, done.cpu_s)]
-    speakers = f"{done.speakers} of {row.true_speakers}" if row.true_speakers else done.speakers
     errors = [row.score.show(name) for name in ERRORS]
-    return [row.recording, row.pipeline, f"{done.audio_s:.0f}", *speeds, done.peak_mb, speakers, *errors]
+    return [row.recording, row.pipeline, f"{done.audio_s:.0f}", *speeds, done.peak_mb, row.speakers, *errors]
 
 
 def _times(audio_s: float, seconds: float | None) -> str:
@@ -96,11 +123,10 @@ def _as_json(row: Row) -> dict[str, object]:
     plain: dict[str, object] = {"recording": row.recording, "pipeline": row.pipeline}
     if row.run is None:
         return plain
-    run_ = row.run
-    measured = {"audio_s": run_.audio_s, "total_s": run_.total_s, "cpu_s": run_.cpu_s, "stages_s": run_.stages}
-    times = {"times_real_time": round(run_.audio_s / run_.total_s, 2), "peak_mb": run_.peak_mb}
-    speakers = {"speakers": run_.speakers, "true_speakers": row.true_speakers}
-    return plain | measured | times | speakers | {"errors_percent": row.score.as_json()}
+    run = row.run
+    measured = {"audio_s": run.audio_s, "total_s": run.total_s, "cpu_s": run.cpu_s, "stages_s": run.stages}
+    times = {"times_real_time": round(run.audio_s / run.total_s, 2), "peak_mb": run.peak_mb}
+    return plain | measured | times | {"speakers": row.speakers, "errors_percent": row.score.as_json()}
 
 
 def _arguments() -> argparse.Namespace:

@@ -54,6 +54,7 @@ class Tuning:
         enter, keep: mean probability that starts a turn, and that continues it.
         faint: takes the place of `enter` where that finds nobody, or fewer than asked for: quiet speech has speakers.
         pause_s: pauses of one speaker, in which nobody else talks, belong to the turn up to this length.
+        silence: a window without a louder sample than this (-80 dBFS) holds nobody; the network would amplify it.
         ramp_s: the outer part of a window counts less; the network has no context there.
         least_s: a local speaker with less activity is ignored.
         solo_s: with more time alone than this, only that time is embedded.
@@ -67,6 +68,7 @@ class Tuning:
     keep: float = 0.45
     faint: float = 0.25
     pause_s: float = 1.5
+    silence: float = 1e-4
     ramp_s: float = 1.0
     least_s: float = 0.2
     solo_s: float = 0.5
@@ -145,12 +147,14 @@ class Community1Diarizer:
 
     def _segment(self, audio: Audio, starts: Ints, progress: Callable[[float], None]) -> NDArray[np.uint8]:
         """(n_windows, 589, 3) probability that a local speaker talks, 255 is certain."""
-        activity = np.empty((len(starts), N_FRAMES, N_LOCAL), dtype=np.uint8)
+        activity = np.zeros((len(starts), N_FRAMES, N_LOCAL), dtype=np.uint8)
         for first in range(0, len(starts), BATCH):
             batch = np.stack([_read(audio, int(start), WINDOW) for start in starts[first : first + BATCH]])
-            log_probabilities = self._segmentation.run(None, {"waveforms": batch[:, None]})[0]
-            talking = np.nan_to_num(np.exp(log_probabilities) @ POWERSET)
-            activity[first : first + BATCH] = np.rint(255 * np.clip(talking, 0, 1))
+            loud = first + np.flatnonzero(np.abs(batch).max(axis=1) > self._tuning.silence)
+            if len(loud):
+                log_probabilities = self._segmentation.run(None, {"waveforms": batch[loud - first, None]})[0]
+                talking = np.nan_to_num(np.exp(log_probabilities) @ POWERSET)
+                activity[loud] = np.rint(255 * np.clip(talking, 0, 1))
             progress(min(1.0, (first + BATCH) / len(starts)))
         return activity
 

@@ -26,7 +26,9 @@ from backend.errors import (
     NotFound,
     ProcessingFailed,
     StorageError,
+    TooLarge,
 )
+from backend.services.metrics import Metrics
 from backend.services.people import PeopleService
 from backend.services.speech import Channels, SpeechPipeline, SpeechResult, StageProgress, Timings, ignore_progress
 from backend.services.storage import SpooledFile, StorageService, StoredObject
@@ -66,12 +68,18 @@ class Processed:
 
 class ProcessingService:
     def __init__(
-        self, storage: StorageService, database: Database, speech: SpeechPipeline, people: PeopleService
+        self,
+        storage: StorageService,
+        database: Database,
+        speech: SpeechPipeline,
+        people: PeopleService,
+        metrics: Metrics,
     ) -> None:
         self._storage = storage
         self._database = database
         self._speech = speech
         self._people = people
+        self._metrics = metrics
 
     async def process(
         self, upload: Upload, options: ProcessOptions, progress: StageProgress = ignore_progress
@@ -88,6 +96,18 @@ class ProcessingService:
             Conflict: somebody deleted the conversation meanwhile; nothing of it is kept.
             ProcessingFailed: an engine broke.
         """
+        try:
+            done = await self._process(upload, options, progress)
+        except (InvalidInput, TooLarge, Conflict):
+            self._metrics.ended("refused")
+            raise
+        except Exception:
+            self._metrics.ended("failed")
+            raise
+        self._metrics.completed(done.speech.duration_s, done.timings)
+        return done
+
+    async def _process(self, upload: Upload, options: ProcessOptions, progress: StageProgress) -> Processed:
         timings = Timings()
         with timings.stage("total"):
             await self._speech.check(options.transcribe)

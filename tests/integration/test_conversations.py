@@ -148,3 +148,14 @@ async def test_openapi_is_complete_and_offers_a_file_picker(client: httpx.AsyncC
     form = document["paths"]["/audio/process"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert form["properties"]["file"]["format"] == "binary" and form["required"] == ["file"]
     assert form["properties"]["num_speakers"]["type"] == "integer"
+
+
+async def test_metrics_count_what_ended_how_and_how_fast(client: httpx.AsyncClient, processed: dict[str, str]) -> None:
+    assert processed
+    await client.post("/audio/process", files={"file": ("a.wav", b"no sound")})
+    text = (await client.get("/metrics")).text
+    assert 'aperta_recordings_total{outcome="completed"} 1.0' in text
+    assert 'aperta_recordings_total{outcome="refused"} 1.0' in text
+    assert "aperta_audio_seconds_total 2.0" in text
+    assert 'aperta_stage_seconds_count{stage="transcribe"} 1.0' in text
+    assert "aperta_real_time_factor_count 1.0" in text
