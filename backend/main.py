@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -126,6 +127,10 @@ async def _serve(settings: Settings, config: uvicorn.Config) -> None:
     # Bound first: a taken port is then known before models are loaded, and PORT=0 can be told apart.
     with _listen(settings.host, settings.port) as listener:
         async with open_services(settings) as services, _running(app, services, stop):
+            # Uvicorn raises the signal that stopped it once more; what is open here is still to be closed.
+            signal.signal(signal.SIGTERM, lambda *_: None)
+            if services.database.kind == "sqlite" and (count := await services.processing.recover()):
+                logger.warning("%d recordings were being processed when the server stopped; they failed", count)
             host, port = listener.getsockname()[:2]
             logger.info("Aperta %s on http://%s:%s (Swagger UI: /docs)", __version__, _in_url(host), port)
             await server.serve(sockets=[listener])

@@ -29,6 +29,8 @@ Said = tuple[float, float, str, str]
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = ("decode", "diarize", "transcribe", "attribute")
 MAX_AUDIO_S = 1e6
+NOBODY = "unknown"
+"""Whose words those are that a pipeline gives to no speaker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class Run:
     @property
     def speakers(self) -> int:
         """Who speaks in the transcript, as a user sees it; without one, in the diarizer's turns."""
-        return len({part[2] for part in (self.turns if self.segments is None else self.segments)})
+        return len({part[2] for part in (self.turns if self.segments is None else self.segments)} - {NOBODY})
 
 
 class Stopwatch:
@@ -195,7 +197,7 @@ def _said(line: TranscriptLine) -> Iterator[Said]:
         seconds = {span.speaker_index: 0.0 for span in spans}
         for span in spans:
             seconds[span.speaker_index] += span.duration
-        speaker = max(seconds, key=lambda index: seconds[index]) if seconds else "unknown"
+        speaker = max(seconds, key=lambda index: seconds[index]) if seconds else NOBODY
         yield line.start_time, line.start_time + line.duration, str(speaker), line.text
 
 

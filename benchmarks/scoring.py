@@ -119,7 +119,7 @@ def score(truth: Truth, run: Run) -> Score:
     rates = _der("der", truth, run.turns, run.audio_s)
     if run.segments is not None:
         rates |= _der("segment_der", truth, [segment[:3] for segment in run.segments], run.audio_s)
-        rates |= _words(truth, sorted(run.segments)) if truth.said else {}
+        rates |= _words(truth, sorted(run.segments, key=lambda said: said[0])) if truth.said else {}
     known = truth.speakers > 0
     return Score(rates, int(known and run.speakers == truth.speakers), int(known))
 

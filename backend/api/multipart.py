@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
 MAX_FIELD_BYTES = 64 * 1024
+MAX_PARTS = 100
 FRAMING_BYTES = 1024 * 1024
 """What boundaries, part headers and text fields may add to the file."""
 
@@ -50,6 +51,8 @@ class MultipartUpload:
         self._headers: dict[bytes, bytes] = {}
         self._field_name = ""
         self._field = bytearray()
+        self._field_bytes = 0
+        self._parts = 0
         self._in_file = False
         self._complete = False
 
@@ -100,6 +103,9 @@ class MultipartUpload:
     # The parser calls these while it reads.
 
     def on_part_begin(self) -> None:
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            raise HTTPException(413, f"The form has more than {MAX_PARTS} fields.")
         self._headers = {}
         self._in_file = False
 
@@ -134,6 +140,9 @@ class MultipartUpload:
             self._chunks.append(data[start:end])
             return
         self._field += data[start:end]
+        self._field_bytes += end - start
+        if self._field_bytes > FRAMING_BYTES:
+            raise HTTPException(413, f"The form's text fields are longer than {FRAMING_BYTES} bytes together.")
         if len(self._field) > MAX_FIELD_BYTES:
             raise HTTPException(413, f"The form field '{self._field_name}' is longer than {MAX_FIELD_BYTES} bytes.")
 

@@ -24,14 +24,20 @@ from backend.domain.voices import SpeakerIdentity, Voice
 from backend.errors import NotFound
 
 
-async def get_conversation(session: AsyncSession, conversation_id: str, *, detailed: bool = False) -> Conversation:
+async def get_conversation(
+    session: AsyncSession, conversation_id: str, *, detailed: bool = False, lock: bool = False
+) -> Conversation:
     """One conversation; `detailed` loads its participants, segments and objects too.
+
+    `lock` keeps others from changing or deleting it until the transaction ends (SQLite has one writer anyway).
 
     Raises:
         NotFound: there is none with this id.
     """
     # PostgreSQL refuses a NUL in any text; no id has one.
     query = select(Conversation).where(Conversation.id == conversation_id.replace("\0", "?"))
+    if lock:
+        query = query.with_for_update()
     if detailed:
         query = query.options(
             selectinload(Conversation.participants),
@@ -58,6 +64,15 @@ async def list_conversations(
         .offset(offset)
     )
     return (await session.execute(page)).scalars().all(), total
+
+
+async def fail_processing(session: AsyncSession, reason: str, at: datetime) -> int:
+    """Mark every conversation that is being processed as failed; returns how many there were."""
+    stuck = select(Conversation).where(Conversation.status == ConversationStatus.PROCESSING)
+    rows = (await session.execute(stuck)).scalars().all()
+    for row in rows:
+        row.status, row.error, row.completed_at = ConversationStatus.FAILED, reason, at
+    return len(rows)
 
 
 async def list_objects(session: AsyncSession, conversation_id: str) -> Sequence[StoredObjectRow]:

@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.engines.media import EXACT_DURATION, MediaInfo, describe, open_media
+from backend.engines.media import EXACT_DURATION, MAX_CHANNELS, MediaInfo, describe, open_media
 from backend.errors import EmptyAudio, InvalidAudio, StorageFull, TooLarge
 
 if TYPE_CHECKING:
@@ -112,18 +112,18 @@ def decode_channels(path: Path, *, max_s: float, spool_dir: Path | None = None) 
 def _decode(
     container: InputContainer, info: MediaInfo, n_tracks: int, max_s: float, spool_dir: Path | None
 ) -> tuple[Audio, ...]:
-    with ExitStack() as files:
-        # The files outlive this function inside Audio; on any error they are closed, which also deletes them.
-        tracks = [files.enter_context(tempfile.TemporaryFile(dir=spool_dir)) for _ in range(n_tracks)]
-        try:
+    try:
+        with ExitStack() as files:
+            # The files outlive this function inside Audio; on any error they are closed, which also deletes them.
+            tracks = [files.enter_context(tempfile.TemporaryFile(dir=spool_dir)) for _ in range(n_tracks)]
             n_samples, damaged = _decode_into(tracks, container, round(max_s * SAMPLE_RATE_HZ))
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise StorageFull("No space left for the decoded samples. Free space or move UPLOAD_DIR.") from error
-            raise
-        _check_length(info, n_samples, damaged)
-        files.pop_all()
-    return tuple(Audio(track, n_samples, info, damaged) for track in tracks)
+            _check_length(info, n_samples, damaged)
+            files.pop_all()
+            return tuple(Audio(track, n_samples, info, damaged) for track in tracks)
+    except OSError as error:  # out here, because closing a file flushes it and may fail once more
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull("No space left for the decoded samples. Free space or move UPLOAD_DIR.") from error
+        raise
 
 
 def _decode_into(tracks: Sequence[IO[bytes]], container: InputContainer, max_samples: int) -> tuple[int, int]:
@@ -153,14 +153,20 @@ def _decode_into(tracks: Sequence[IO[bytes]], container: InputContainer, max_sam
                 f"The recording is longer than {max_samples / SAMPLE_RATE_HZ:.0f} s of decoded audio. "
                 "Split it, or raise MAX_AUDIO_SECONDS."
             )
-    n_samples += _write(tracks, resampler.rest())
+    try:
+        n_samples += _write(tracks, resampler.rest())
+    except (av.error.FFmpegError, ValueError):
+        damaged += 1
     for track in tracks:
         track.flush()
     return n_samples, damaged
 
 
 class _Resampler:
-    """To 16 kHz planar float32; starts anew where the stream changes its rate or layout in the middle."""
+    """To 16 kHz packed float32; starts anew where the stream changes its rate or layout in the middle.
+
+    Packed, because PyAV reads past the end of a planar frame's list of eight channels.
+    """
 
     def __init__(self, *, mixed: bool) -> None:
         self._mixed = mixed
@@ -170,13 +176,14 @@ class _Resampler:
     def resample(self, frame: av.AudioFrame) -> list[av.AudioFrame]:
         import av
 
+        if frame.layout.nb_channels > MAX_CHANNELS:
+            raise ValueError(f"a frame with {frame.layout.nb_channels} channels")
         shape = (frame.format.name, frame.layout.name, frame.sample_rate)
-        rest: list[av.AudioFrame] = []
-        if shape != self._shape:
-            rest = self.rest()
+        before = self._inner
+        if self._inner is None or shape != self._shape:
             layout = "mono" if self._mixed else frame.layout.name
-            self._shape, self._inner = shape, av.AudioResampler(format="fltp", layout=layout, rate=SAMPLE_RATE_HZ)
-        assert self._inner is not None
+            self._shape, self._inner = shape, av.AudioResampler(format="flt", layout=layout, rate=SAMPLE_RATE_HZ)
+        rest = before.resample(None) if before is not None and before is not self._inner else []
         return rest + self._inner.resample(frame)
 
     def rest(self) -> list[av.AudioFrame]:
@@ -197,13 +204,14 @@ def _write(tracks: Sequence[IO[bytes]], frames: list[av.AudioFrame]) -> int:
     """Append resampled frames; NaN, infinity and overshoot (float sources) become finite samples in [-1, 1]."""
     written = 0
     for frame in frames:
-        samples = np.nan_to_num(frame.to_ndarray(), nan=0.0, posinf=1.0, neginf=-1.0)
+        packed = frame.to_ndarray().reshape(-1, frame.layout.nb_channels)
+        samples = np.nan_to_num(packed, nan=0.0, posinf=1.0, neginf=-1.0)
         np.clip(samples, -1.0, 1.0, out=samples)
         # A stream that loses a channel on the way leaves silence on that track.
         for number, track in enumerate(tracks):
-            channel = samples[number] if number < len(samples) else np.zeros_like(samples[0])
-            track.write(channel.astype(np.float32, copy=False).data)
-        written += samples.shape[1]
+            channel = samples[:, number] if number < samples.shape[1] else np.zeros(len(samples))
+            track.write(np.ascontiguousarray(channel, dtype=np.float32).data)
+        written += len(samples)
     return written
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 MAX_CHANNELS = 8
-MAX_SOURCE_RATE_HZ = 768_000
+MIN_SOURCE_RATE_HZ, MAX_SOURCE_RATE_HZ = 2_000, 768_000
 
 # Demuxers that hold media themselves. Playlists (ffconcat, hls, dash, sdp, image2 …) are left out on purpose: a text
 # file named .wav can make them open a neighbour's file, which protocol_whitelist=file alone does not stop.
@@ -89,10 +89,10 @@ def describe(container: InputContainer) -> MediaInfo:
     if stream.codec_context is None:
         raise UnsupportedMedia("The audio codec of this file cannot be decoded. Convert it to FLAC or Opus.")
     channels, rate = stream.codec_context.channels, stream.codec_context.sample_rate
-    if channels > MAX_CHANNELS or rate > MAX_SOURCE_RATE_HZ:
+    if not 1 <= channels <= MAX_CHANNELS or not MIN_SOURCE_RATE_HZ <= rate <= MAX_SOURCE_RATE_HZ:
         raise UnsupportedMedia(
-            f"The file has {channels} channels at {rate} Hz; at most {MAX_CHANNELS} channels "
-            f"and {MAX_SOURCE_RATE_HZ} Hz can be processed."
+            f"The file has {channels} channels at {rate} Hz; 1 to {MAX_CHANNELS} channels "
+            f"and {MIN_SOURCE_RATE_HZ} to {MAX_SOURCE_RATE_HZ} Hz can be processed."
         )
     return MediaInfo(container.format.name, stream.codec_context.name, rate, channels, _claimed_s(container))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from backend.database import repositories
-from backend.database.models import Conversation, ConversationStatus, StoredObjectRow
+from backend.database.models import Conversation, ConversationStatus
 from backend.database.session import Database
 from backend.errors import Conflict, NotFound
 from backend.services.storage import LocalFile, PresignedUrl, StorageService
@@ -65,13 +65,20 @@ class ConversationService:
     async def delete(self, conversation_id: str) -> None:
         """Objects first, then the rows, so that a failure can be repeated and nothing is orphaned.
 
+        The row only goes in a transaction that sees no other object: what a job that ends meanwhile stored goes too.
+
         Raises:
             NotFound, StorageError
         """
-        async with self._database.transaction() as session:
-            await repositories.get_conversation(session, conversation_id)
-            objects: Sequence[StoredObjectRow] = await repositories.list_objects(session, conversation_id)
-        for item in objects:
-            await self._storage.delete(item.locator)
-        async with self._database.transaction() as session:
-            await session.delete(await repositories.get_conversation(session, conversation_id))
+        gone: set[str] = set()
+        while True:
+            async with self._database.transaction() as session:
+                conversation = await repositories.get_conversation(session, conversation_id, lock=True)
+                objects = await repositories.list_objects(session, conversation_id)
+                left = [item.locator for item in objects if item.locator not in gone]
+                if not left:
+                    await session.delete(conversation)
+                    return
+            for locator in left:
+                await self._storage.delete(locator)
+            gone.update(left)

@@ -36,6 +36,8 @@ from backend.services.storage.keys import safe_filename
 
 logger = logging.getLogger(__name__)
 
+INTERRUPTED = "The server stopped while this recording was processed. Send it again."
+
 
 @dataclass(frozen=True, slots=True)
 class Upload:
@@ -122,6 +124,9 @@ class ProcessingService:
                 except InvalidInput:
                     await self._forget(conversation)
                     raise
+                except asyncio.CancelledError:
+                    await asyncio.shield(self._fail_if_possible(conversation, INTERRUPTED))
+                    raise
                 except Exception as error:
                     raise await self._keep_failed(conversation, upload, error) from error
             with timings.stage("store"):
@@ -132,6 +137,15 @@ class ProcessingService:
         if damaged:
             warnings[f"{damaged} damaged pieces of the recording were skipped."] = None
         return Processed(conversation, speech, stored[0], stored[1], timings.seconds, tuple(warnings))
+
+    async def recover(self) -> int:
+        """Mark as failed what a process that died was working on; returns how many.
+
+        For the one process of a database of its own. A job that another process is in fact working on is marked as
+        completed again when it ends.
+        """
+        async with self._database.transaction() as session:
+            return await repositories.fail_processing(session, INTERRUPTED, datetime.now(UTC))
 
     async def _begin(self, upload: Upload, options: ProcessOptions) -> Conversation:
         conversation = Conversation(
@@ -187,6 +201,7 @@ class ProcessingService:
         conversation.language = speech.transcript.language
         conversation.speaker_count = len(speech.transcript.speakers)
         conversation.engines = speech.engines
+        conversation.error = None
         now = datetime.now(UTC)
         rows = [_row(conversation.id, item, now) for item in stored]
         try:
@@ -204,8 +219,8 @@ class ProcessingService:
                 )
         except Exception as error:
             await self._delete_objects(stored)
-            if not isinstance(error, AppError):
-                await self._fail(conversation, f"The result could not be written to the database: {error}")
+            if not isinstance(error, Conflict):
+                await self._fail_if_possible(conversation, f"The result could not be written to the database: {error}")
             raise
         conversation.status, conversation.completed_at = ConversationStatus.COMPLETED, now
 
@@ -247,6 +262,13 @@ class ProcessingService:
                 row.recording_url = audio.locator
                 session.add(_row(conversation.id, audio, now))
 
+    async def _fail_if_possible(self, conversation: Conversation, reason: str) -> None:
+        """`_fail` for when another error is on its way, which must not be replaced."""
+        try:
+            await self._fail(conversation, reason)
+        except (Conflict, DatabaseUnavailable) as error:
+            logger.error("%s could not be marked as failed: %s", conversation.id, error)
+
     async def _forget(self, conversation: Conversation) -> None:
         async with self._database.transaction() as session:
             await session.delete(await repositories.get_conversation(session, conversation.id))
@@ -262,7 +284,7 @@ class ProcessingService:
 async def _get_undeleted(session: AsyncSession, conversation_id: str) -> Conversation:
     """A conversation that was deleted while it was processed stays deleted. Raises Conflict."""
     try:
-        return await repositories.get_conversation(session, conversation_id)
+        return await repositories.get_conversation(session, conversation_id, lock=True)
     except NotFound as error:
         raise Conflict("The conversation was deleted while it was processed.") from error
 

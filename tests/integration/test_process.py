@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import re
 import threading
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio
@@ -22,6 +24,7 @@ from backend.engines.base import TranscribeOptions
 from backend.engines.lazy import Lazy
 from backend.engines.scripted import ScriptedTranscriber
 from backend.errors import EngineUnavailable, InvalidInput
+from backend.services.processing import ProcessOptions, Upload
 from backend.services.speech import SpeechPipeline
 from backend.services.storage import StorageConfig
 from backend.wiring import Services
@@ -467,3 +470,78 @@ async def test_a_result_the_database_refuses_leaves_no_file_and_says_failed(
         assert answer.status_code == 500 and stored_files() == []
         [row] = (await client.get("/conversations")).json()["conversations"]
         assert row["status"] == "failed" and "database" in row["error"]
+
+
+async def test_many_small_fields_are_refused_before_they_fill_the_memory(
+    client: httpx.AsyncClient, stored_files: Files
+) -> None:
+    sent = 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal sent
+        for number in range(1000):
+            sent += 60_000
+            yield b'--b\r\nContent-Disposition: form-data; name="f%d"\r\n\r\n' % number + b"x" * 60_000 + b"\r\n"
+
+    answer = await client.post(
+        "/audio/process", content=body(), headers={"Content-Type": "multipart/form-data; boundary=b"}
+    )
+    assert_problem(answer, 413, "fields")
+    assert sent < 3_000_000 and stored_files() == []
+
+
+async def test_what_a_dead_process_was_working_on_is_marked_as_failed(
+    client: httpx.AsyncClient, services: Services, recording: Path
+) -> None:
+    done = (await post(client, recording)).json()["conversation_id"]
+    async with services.database.transaction() as session:
+        session.add(Conversation(id="conv_stuck", status="processing", filename="a.wav", created_at=datetime.now(UTC)))
+    assert await services.processing.recover() == 1
+    assert (await client.get("/conversations/conv_stuck")).json()["status"] == "failed"
+    assert (await client.get(f"/conversations/{done}")).json()["status"] == "completed"
+
+
+async def test_a_cancelled_job_says_that_it_was_interrupted(settings: Settings, recording: Path) -> None:
+    heard = threading.Event()
+    resume = threading.Event()
+
+    class SlowTranscriber(ScriptedTranscriber):
+        def transcribe(self, *arguments: object, **more: object) -> Transcription:
+            heard.set()
+            resume.wait(10)
+            return super().transcribe(*arguments, **more)  # type: ignore[arg-type]
+
+    speech = SpeechPipeline(Lazy("slow", lambda: SlowTranscriber(HEARD)), None, max_audio_s=60)
+    async with api(settings, speech) as (client, services):
+        async with services.storage.spool(_bytes(recording)) as spooled:
+            job = asyncio.create_task(services.processing.process(Upload(spooled, "a.wav"), ProcessOptions()))
+            await anyio.to_thread.run_sync(heard.wait)
+            job.cancel()
+            resume.set()
+            with pytest.raises(asyncio.CancelledError):
+                await job
+        [row] = (await client.get("/conversations")).json()["conversations"]
+        assert row["status"] == "failed" and "stopped" in row["error"]
+
+
+async def _bytes(path: Path) -> AsyncIterator[bytes]:
+    yield path.read_bytes()
+
+
+async def test_no_room_for_the_decoded_samples_is_a_507(settings: Settings, tmp_path: Path) -> None:
+    small = tmp_path / "uploads"
+    small.mkdir()
+    mounted = await anyio.run_process(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)], check=False)
+    if mounted.returncode:
+        pytest.skip("needs root, to mount a small file system")
+    try:
+        speech = SpeechPipeline(
+            Lazy("scripted", lambda: ScriptedTranscriber(HEARD)), None, max_audio_s=600, spool_dir=small
+        )
+        async with api(settings, speech) as (client, services):
+            path = write(tmp_path / "long.flac", silence(300.0), codec="flac")
+            assert_problem(await post(client, path), 507, "decoded samples")
+            assert (await client.get("/audio/storage-info")).status_code == 200
+            assert await row_count(services) == 0
+    finally:
+        await anyio.run_process(["umount", "-l", str(small)])

@@ -19,6 +19,16 @@ def test_every_channel_becomes_a_track_of_its_own(tmp_path: Path) -> None:
     assert peaks == pytest.approx([300, 700], abs=2)
 
 
+@pytest.mark.parametrize("channels", [6, 8])
+def test_many_channels_are_told_apart(tmp_path: Path, channels: int) -> None:
+    sound = np.concatenate([tone(1.0, frequency_hz=200 + 150 * number) for number in range(channels)])
+    tracks = decode_channels(write(tmp_path / "many.flac", sound, codec="flac"), max_s=60)
+    peaks = [round(float(np.argmax(np.abs(np.fft.rfft(track.read()))))) for track in tracks]
+    for track in tracks:
+        track.close()
+    assert sorted(peaks) == [200 + 150 * number for number in range(channels)]
+
+
 def test_channels_that_say_the_same_count_as_one(tmp_path: Path) -> None:
     path = write(tmp_path / "mono.mp3", tone(2.0, 44_100, 2), rate_hz=44_100, codec="libmp3lame")
     tracks = decode_channels(path, max_s=60)
