@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -42,7 +43,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 @app.command()
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on; default HOST or 127.0.0.1.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on; default PORT or 8000.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on; default PORT or 8000.")] = None,
 ) -> None:
     """Serve the API and the page."""
     from backend.main import serve as run_server
@@ -69,17 +70,22 @@ def process(
     """Run the pipeline without a server: the same storage, the same rows."""
     from backend.api.schemas import ProcessForm
 
+    given = {
+        "language": language,
+        "num_speakers": num_speakers,
+        "min_speakers": min_speakers,
+        "max_speakers": max_speakers,
+        "channels": channels.value,
+        "prompt": prompt,
+        "hotwords": hotwords,
+        "title": title,
+    }
+    try:
+        form = ProcessForm.model_validate(given)
+    except ValidationError as error:
+        sentence = describe_invalid_settings(error, _option)
+        sys.exit(f"aperta: {re.sub(r'[a-z]+_speakers', lambda name: _option(name[0]), sentence)}")
     with _plain_errors():
-        form = ProcessForm(
-            language=language,
-            num_speakers=num_speakers,
-            min_speakers=min_speakers,
-            max_speakers=max_speakers,
-            channels=channels.value,
-            prompt=prompt,
-            hotwords=hotwords,
-            title=title,
-        )
         failed = asyncio.run(_process_all(_settings(), files, form.model_dump(), as_json))
     if failed:
         raise typer.Exit(1)
@@ -134,9 +140,9 @@ async def _process_all(settings: Settings, files: list[Path], form: dict[str, ob
                 with _progress_bar(path.name) as report:
                     async with services.storage.spool(_chunks(path), max_bytes=settings.max_upload_bytes) as spooled:
                         done = await services.processing.process(Upload(spooled, path.name), options, report)
-            except AppError as error:
+            except (AppError, OSError) as error:
                 failed += 1
-                print(f"{path}: {error}", file=sys.stderr)
+                print(f"{path}: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
                 continue
             _print_result(ProcessResponse.from_processed(done), as_json)
     return failed
@@ -177,6 +183,11 @@ def _settings() -> Settings:
     settings = Settings()
     set_up_logging(settings.log_level)
     return settings
+
+
+def _option(name: str) -> str:
+    """`num_speakers` → `--num-speakers`."""
+    return f"--{name.replace('_', '-')}"
 
 
 @contextmanager

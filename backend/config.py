@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from backend.database.session import validated_url
+from backend.errors import InvalidInput
 from backend.services.storage import StorageConfig
 
 GIB = 1024**3
@@ -48,27 +51,42 @@ class SpeechConfig(BaseSettings):
 
 
 class Settings(BaseSettings):
-    """The server's settings; nested parts read the same environment."""
+    """The server's settings; nested parts read the same environment.
 
-    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore")
+    Raises:
+        ValidationError: `describe_invalid_settings` makes sentences of it.
+        InvalidInput: `.env` cannot be read as text.
+    """
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        hide_input_in_errors=True,  # DATABASE_URL may hold a password
+    )
 
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
     log_level: str = Field("info", pattern="^(?i:critical|error|warning|info|debug)$")
-    database_url: str = "sqlite+aiosqlite:///./aperta.db"
+    database_url: Annotated[str, AfterValidator(validated_url)] = "sqlite+aiosqlite:///./aperta.db"
     max_upload_bytes: int = Field(2 * GIB, ge=1)
-    max_audio_seconds: float = Field(12 * 3600, gt=0)
-    upload_stall_timeout_s: float = Field(30, gt=0)
+    max_audio_seconds: float = Field(12 * 3600, gt=0, allow_inf_nan=False)
+    upload_stall_timeout_s: float = Field(30, gt=0, allow_inf_nan=False)
     known_voices: bool = False
     storage: StorageConfig = Field(default_factory=StorageConfig)
     speech: SpeechConfig = Field(default_factory=SpeechConfig)
 
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except UnicodeDecodeError as error:
+            raise InvalidInput(f"The file .env is not UTF-8 text ({error}). Save it as UTF-8.") from error
 
-def describe_invalid_settings(error: ValidationError) -> str:
-    """One sentence per setting that cannot be used, under the name it has in the environment."""
-    return "; ".join(
-        f"{str(item['loc'][0]).upper()}: {item['msg']}" if item["loc"] else item["msg"] for item in error.errors()
-    )
+
+def describe_invalid_settings(error: ValidationError, shown: Callable[[str], str] = str.upper) -> str:
+    """One sentence per setting that cannot be used, under the name it has in the environment, or as `shown` says."""
+    found = ((item["loc"], item["msg"].removeprefix("Value error, ")) for item in error.errors())
+    return "; ".join(f"{shown(str(place[0]))}: {message}" if place else message for place, message in found)
 
 
 def set_up_logging(level: str) -> None:

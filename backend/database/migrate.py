@@ -13,7 +13,7 @@ from alembic.script import ScriptDirectory
 from filelock import FileLock
 from sqlalchemy import Connection, make_url, text
 
-from backend.database.session import Database, async_url, open_engine
+from backend.database.session import Database, async_url, database_errors, open_engine
 from backend.errors import DatabaseUnavailable
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "alembic"
@@ -28,15 +28,19 @@ async def migrate(url: str) -> bool:
 
     Returns:
         Whether anything had to be done.
+
+    Raises:
+        DatabaseUnavailable: it does not answer, or the file is no database.
     """
     url = async_url(url)
-    engine = open_engine(url)
-    try:
-        with _file_lock(url):
-            async with engine.connect() as connection:
-                return await connection.run_sync(_upgrade)
-    finally:
-        await engine.dispose()
+    with database_errors():
+        engine = open_engine(url)
+        try:
+            with _file_lock(url):
+                async with engine.connect() as connection:
+                    return await connection.run_sync(_upgrade)
+        finally:
+            await engine.dispose()
 
 
 async def check_migrated(database: Database) -> None:

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import event, make_url
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, NotSupportedError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
 from backend.errors import DatabaseUnavailable
 
 SQLITE_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000", "secure_delete=ON")
+
+DRIVERS = {
+    "sqlite": "sqlite+aiosqlite",
+    "sqlite+aiosqlite": "sqlite+aiosqlite",
+    "postgresql": "postgresql+asyncpg",
+    "postgres": "postgresql+asyncpg",
+    "postgresql+asyncpg": "postgresql+asyncpg",
+}
+"""What DATABASE_URL may begin with, and the driver that is then used."""
+
+UNAVAILABLE_SQLSTATES = ("08", "25", "28", "3D", "40", "53", "57", "58")
+"""Classes of PostgreSQL's error codes: connection, state, log-in, catalog, rollback, resources, operator, system."""
 
 
 class Database:
@@ -41,28 +54,65 @@ class Database:
         Raises:
             DatabaseUnavailable: no connection, or it broke.
         """
-        try:
+        with database_errors():
             async with self._sessions.begin() as session:
                 yield session
-        except (OperationalError, InterfaceError, OSError) as error:
-            cause = getattr(error, "orig", None) or error
-            raise DatabaseUnavailable(
-                f"The database cannot be used: {cause}. Check that it runs and that DATABASE_URL is right."
-            ) from error
 
     async def close(self) -> None:
         await self.engine.dispose()
 
 
+@contextmanager
+def database_errors() -> Iterator[None]:
+    """Translate what says that the database cannot be used; what says that a statement or a value is wrong stays.
+
+    Raises:
+        DatabaseUnavailable
+    """
+    try:
+        yield
+    except (DBAPIError, PoolTimeout, OSError) as error:
+        if not _is_unavailable(error):
+            raise
+        cause = getattr(error, "orig", None) or error
+        raise DatabaseUnavailable(
+            f"The database cannot be used: {cause}. Check that it runs and that DATABASE_URL is right."
+        ) from error
+
+
+def _is_unavailable(error: Exception) -> bool:
+    if isinstance(error, IntegrityError | DataError | ProgrammingError | NotSupportedError):
+        return False
+    if type(error) is DBAPIError:  # from asyncpg, whose errors SQLAlchemy hardly sorts
+        return str(getattr(error.orig, "sqlstate", "")).startswith(UNAVAILABLE_SQLSTATES)
+    return True
+
+
+def validated_url(url: str) -> str:
+    """Return the URL unchanged.
+
+    Raises:
+        ValueError: nothing that Aperta can keep rows in. The message repeats nothing of a URL that may hold a password.
+    """
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError) as error:
+        raise ValueError(
+            "this is no database URL; write sqlite+aiosqlite:///./aperta.db or "
+            "postgresql+asyncpg://user:password@host/name"
+        ) from error
+    if parsed.drivername not in DRIVERS:
+        raise ValueError(f"{parsed.drivername} is not supported; use sqlite+aiosqlite or postgresql+asyncpg")
+    in_memory = not parsed.database or ":memory:" in parsed.database or parsed.query.get("mode") == "memory"
+    if DRIVERS[parsed.drivername].startswith("sqlite") and in_memory:
+        raise ValueError("rows in memory are lost; name a file, as in sqlite+aiosqlite:///./aperta.db")
+    return url
+
+
 def async_url(url: str) -> str:
     """The same database through its asynchronous driver."""
     parsed = make_url(url)
-    drivers = {
-        "sqlite": "sqlite+aiosqlite",
-        "postgresql": "postgresql+asyncpg",
-        "postgres": "postgresql+asyncpg",
-    }
-    parsed = parsed.set(drivername=drivers.get(parsed.drivername, parsed.drivername))
+    parsed = parsed.set(drivername=DRIVERS.get(parsed.drivername, parsed.drivername))
     return parsed.render_as_string(hide_password=False)
 
 

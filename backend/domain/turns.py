@@ -71,6 +71,44 @@ def insist(active: Active, scores: Scores, least: int) -> tuple[Active, Scores]:
     return active, scores
 
 
+def heed_voices(active: Active, scores: Scores, frames: Ints, fit: Scores, doubt: float) -> tuple[Active, Scores]:
+    """Give a stretch in which one speaker talks to another one whose voice it clearly has.
+
+    The segmentation now and then takes two people of one window for the same; how they sound tells them apart.
+
+    Args:
+        frames: (n_glimpses,) middle frame of each glimpse, rising.
+        fit: (n_glimpses, n_speakers) cosine of the glimpse to each speaker's voice.
+        doubt: by how much another speaker must fit better.
+
+    Returns:
+        Corrected copies of `active` and `scores`.
+    """
+    active, scores = active.copy(), scores.copy()
+    alone = active.sum(axis=1) == 1
+    for speaker in range(active.shape[1]):
+        for start, stop in runs(active[:, speaker] & alone):
+            inside = slice(*np.searchsorted(frames, (start, stop)))
+            better = fit[inside] - fit[inside, speaker][:, None]
+            chosen = np.where(better.max(axis=1, initial=0.0) > doubt, better.argmax(axis=1), speaker)
+            for new, begin, end in _stretches(chosen, frames[inside], start, stop):
+                if new != speaker:
+                    active[begin:end, [speaker, new]] = active[begin:end, [new, speaker]]
+                    scores[begin:end, [speaker, new]] = scores[begin:end, [new, speaker]]
+    return active, scores
+
+
+def _stretches(chosen: Ints, frames: Ints, start: int, stop: int) -> Iterable[tuple[int, int, int]]:
+    """(speaker, first frame, end) of each run of equal choices, cut half-way between glimpses; one alone is no run."""
+    edges = [0, *(int(i) + 1 for i in np.flatnonzero(np.diff(chosen))), len(chosen)]
+    for first, last in pairwise(edges):
+        if last - first < min(2, len(chosen)) or last == first:
+            continue
+        begin = start if first == 0 else int(frames[first - 1] + frames[first]) // 2
+        end = stop if last == len(chosen) else int(frames[last - 1] + frames[last]) // 2
+        yield int(chosen[first]), begin, end
+
+
 def fill_pauses(active: Active, longest: int) -> Active:
     """Bridge pauses of up to `longest` frames between two stretches of one speaker in which nobody else talks."""
     filled, talking = active.copy(), active.sum(axis=1)

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.domain.transcript import Diarization, SpeakerCount
-from backend.domain.turns import fill_pauses, hysteresis, insist, one_at_a_time, overlap_add, to_turns
+from backend.domain.turns import fill_pauses, heed_voices, hysteresis, insist, one_at_a_time, overlap_add, to_turns
 from backend.engines import clustering
 from backend.engines.audio import SAMPLE_RATE_HZ, Audio
 from backend.engines.community1_models import EMBEDDING, PROJECTION, SEGMENTATION, find_model, open_session
@@ -59,6 +59,8 @@ class Tuning:
         least_s: a local speaker with less activity is ignored.
         solo_s: with more time alone than this, only that time is embedded.
         clustered_s: embeddings of at least this much solo speech decide who the speakers are.
+        glimpse_s, glimpse_hop_s: length and distance of the looks that check whose voice a stretch has.
+        doubt: cosine by which another speaker's voice must fit better, to take a stretch over.
     """
 
     hop_s: float = 2.0
@@ -73,6 +75,9 @@ class Tuning:
     least_s: float = 0.2
     solo_s: float = 0.5
     clustered_s: float = 1.5
+    glimpse_s: float = 1.5
+    glimpse_hop_s: float = 0.5
+    doubt: float = 0.25
     clustering: clustering.ClusteringOptions = field(default_factory=clustering.ClusteringOptions)
 
 
@@ -91,6 +96,14 @@ class _Locals:
     windows: Ints
     slots: Ints
     solo_s: Floats
+    embeddings: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class _Glimpses:
+    """How a second and a half around an instant sounds: (n,) seconds, (n, 256) embeddings."""
+
+    at_s: Floats
     embeddings: Floats
 
 
@@ -136,9 +149,9 @@ class Community1Diarizer:
         result = VoicedDiarization(Diarization(), {})
         for begun, enter in ((0.4, self._tuning.enter), (0.8, self._tuning.faint)):
             report = partial(_between, progress, begun, begun + 0.4)
-            local = self._embed(audio, starts, activity, enter, report)
+            local, glimpses = self._embed(audio, starts, activity, enter, report)
             voices = self._find_voices(local, starts, speakers)
-            found = self._turns(audio, starts, activity, local, voices, enter, _asked_for(speakers))
+            found = self._turns(audio, starts, activity, local, glimpses, voices, enter, _asked_for(speakers))
             result = max(result, found, key=lambda each: len(each.voices))
             if len(result.voices) >= clustering.bounds(speakers)[0]:
                 break
@@ -165,22 +178,33 @@ class Community1Diarizer:
         activity: NDArray[np.uint8],
         enter: float,
         progress: Callable[[float], None],
-    ) -> _Locals:
-        """Embed every local speaker. The trunk runs on chunks of 10 s, only where somebody talks."""
+    ) -> tuple[_Locals, _Glimpses]:
+        """Embed every local speaker, and every glimpse. The trunk runs on chunks of 10 s, only where somebody talks."""
         trunk = _Trunk(audio, self._trunk, self._fbank)
         rows: list[tuple[int, int, float]] = []
         pooled: list[Floats] = []
+        seen_at_s: list[float] = []
+        seen: list[Floats] = []
         for window, start in enumerate(starts):
+            for at_s, mask in _glimpses_of(activity[window] > 255 * enter, window, starts, self._tuning):
+                if (statistics := _pool(trunk.frames(int(start)), mask)) is not None:
+                    seen_at_s.append(at_s)
+                    seen.append(self._projection @ statistics + self._bias)
             for slot, solo_s, mask in _speakers_of(activity[window] > 255 * enter, self._tuning):
                 statistics = _pool(trunk.frames(int(start)), mask)
                 if statistics is not None:
                     rows.append((window, slot, solo_s))
                     pooled.append(self._projection @ statistics + self._bias)
             progress((window + 1) / len(starts))
-        embeddings = np.array(pooled, dtype=np.float32).reshape(len(rows), len(self._bias))
-        embeddings /= np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
         windows, slots, solo = np.array(rows, dtype=np.float64).reshape(-1, 3).T
-        return _Locals(windows.astype(np.int64), slots.astype(np.int64), solo.astype(np.float32), embeddings)
+        embeddings = self._normalised(pooled)
+        local = _Locals(windows.astype(np.int64), slots.astype(np.int64), solo.astype(np.float32), embeddings)
+        return local, _Glimpses(np.array(seen_at_s, dtype=np.float32), self._normalised(seen))
+
+    def _normalised(self, embeddings: list[Floats]) -> Floats:
+        stacked = np.array(embeddings, dtype=np.float32).reshape(len(embeddings), len(self._bias))
+        stacked /= np.maximum(np.linalg.norm(stacked, axis=1, keepdims=True), 1e-12)
+        return stacked
 
     def _find_voices(self, local: _Locals, starts: Ints, speakers: SpeakerCount) -> Floats:
         """(n_speakers, 256), from the embeddings of long solo speech; from shorter ones only if there are too few."""
@@ -201,6 +225,7 @@ class Community1Diarizer:
         starts: Ints,
         activity: NDArray[np.uint8],
         local: _Locals,
+        glimpses: _Glimpses,
         voices: Floats,
         enter: float,
         least: int,
@@ -216,6 +241,10 @@ class Community1Diarizer:
         first_frames = np.rint(starts / FRAME_STEP).astype(np.int64)
         scores = overlap_add(pieces, first_frames, _ramp(tuning), n_frames, len(voices))
         active = hysteresis(scores, enter, enter * tuning.keep / tuning.enter)
+        if len(voices) > 1 and len(glimpses.at_s):
+            frames = np.rint((glimpses.at_s - FRAME_OFFSET / SAMPLE_RATE_HZ) / FRAME_S).astype(np.int64)
+            fit = glimpses.embeddings @ voices.T
+            active, scores = heed_voices(active, scores, frames, fit, tuning.doubt)
         active, scores = insist(active, scores, least)
         active = fill_pauses(active, round(tuning.pause_s / FRAME_S))
         heard = [int(i) for i in np.argsort(active.argmax(axis=0), kind="stable") if active[:, i].any()]
@@ -319,6 +348,29 @@ def _speakers_of(active: NDArray[np.bool_], tuning: Tuning) -> Iterator[tuple[in
         mask = (alone if long_enough else active)[:, slot].astype(np.float32)
         share = np.add.reduceat(mask, edges) * np.float32(FRAME_STEP / TRUNK_STEP)
         yield int(slot), solo_s if long_enough else 0.0, share
+
+
+def _glimpses_of(
+    active: NDArray[np.bool_], window: int, starts: Ints, tuning: Tuning
+) -> Iterator[tuple[float, Floats]]:
+    """Instant and trunk mask (125,) of each glimpse near this window's middle in which mostly one person talks."""
+    start_s, last = starts[window] / SAMPLE_RATE_HZ, len(starts) - 1
+    middle_s = start_s + WINDOW / SAMPLE_RATE_HZ / 2
+    hop_s = float(starts[min(window + 1, last)] - starts[max(0, window - 1)]) / SAMPLE_RATE_HZ / 2 or 10.0
+    from_s = start_s if window == 0 else middle_s - hop_s / 2
+    until_s = start_s + WINDOW / SAMPLE_RATE_HZ if window == last else middle_s + hop_s / 2
+    alone = (active.sum(axis=1) == 1).astype(np.float32)
+    edges = np.arange(TRUNK_FRAMES) * TRUNK_STEP // FRAME_STEP
+    share = np.add.reduceat(alone, edges) * np.float32(FRAME_STEP / TRUNK_STEP)
+    half = round(tuning.glimpse_s * SAMPLE_RATE_HZ / TRUNK_STEP / 2)
+    first = int(np.ceil(from_s / tuning.glimpse_hop_s))
+    for at_s in np.arange(first, until_s / tuning.glimpse_hop_s) * tuning.glimpse_hop_s:
+        center = round((at_s - start_s) * SAMPLE_RATE_HZ / TRUNK_STEP)
+        mask = np.zeros_like(share)
+        span = slice(max(0, center - half), center + half + 1)
+        mask[span] = share[span]
+        if mask.sum() >= half:
+            yield float(at_s), mask
 
 
 def _ramp(tuning: Tuning) -> Floats:

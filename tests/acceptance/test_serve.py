@@ -123,6 +123,9 @@ def test_a_client_that_hangs_up_leaves_nothing(server: ServerProcess) -> None:
         ({"PORT": "80000"}, "PORT"),
         ({"UPLOAD_DIR": "/proc/uploads"}, "UPLOAD_DIR"),
         ({"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}, "DATABASE_URL"),
+        ({"DATABASE_URL": "mysql://localhost/rows"}, "DATABASE_URL: mysql is not supported"),
+        ({"DATABASE_URL": "sqlite:////etc/passwd"}, "file is not a database"),
+        ({"MAX_AUDIO_SECONDS": "inf"}, "MAX_AUDIO_SECONDS"),
     ],
 )
 def test_what_cannot_work_stops_the_start_with_one_sentence(
@@ -133,6 +136,53 @@ def test_what_cannot_work_stops_the_start_with_one_sentence(
     )
     assert ended.returncode != 0
     assert says in ended.stderr and "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("command", [SERVE, (sys.executable, "-c", "from backend.main import run; run()")])
+def test_an_env_file_that_is_no_text_is_a_sentence(tmp_path: Path, command: tuple[str, ...]) -> None:
+    (tmp_path / ".env").write_bytes(b"LOG_LEVEL=\xff\xfe")
+    ended = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, timeout=60)
+    assert ended.returncode != 0 and ".env is not UTF-8" in ended.stderr and "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("port", ["99999", "-1"])
+def test_a_port_that_does_not_exist_is_refused(tmp_path: Path, port: str) -> None:
+    ended = subprocess.run(
+        (*SERVE, f"--port={port}"),
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 2 and "--port" in ended.stderr and "Traceback" not in ended.stderr
+
+
+def test_options_are_named_as_they_were_given(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        (*SERVE[:-1], "process", "--num-speakers=9", "--max-speakers=3", str(SAMPLE)),
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 1
+    assert "--num-speakers (9) is outside" in ended.stderr and "num_speakers" not in ended.stderr.lower()
+
+
+def test_a_file_that_cannot_be_read_does_not_stop_the_others(tmp_path: Path) -> None:
+    unreadable = Path("/proc/self/mem")  # reading it from its start is an input/output error, for root too
+    ended = subprocess.run(
+        (*SERVE[:-1], "process", str(unreadable), str(SAMPLE)),
+        cwd=tmp_path,
+        env=environment(tmp_path, DIARIZATION_ENGINE="none"),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ended.returncode == 1 and ended.stdout.startswith("Speaker 1: ")
+    assert f"{unreadable}: Input/output error" in ended.stderr and "Traceback" not in ended.stderr
 
 
 def test_a_taken_port_is_named(tmp_path: Path, server: ServerProcess) -> None:

@@ -7,9 +7,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import anyio
 import httpx
 import pytest
 
+from backend.wiring import Services
 from tests.media import tone, write
 
 pytestmark = pytest.mark.anyio
@@ -58,6 +60,10 @@ async def test_a_conversation_shows_participants_objects_and_transcript(
         ("", "application/json", "application/json", '{"speaker_count":2'),
         ("", "text/html;q=0.9, text/vtt;q=0.1, application/json;q=0.5", "application/json", "{"),
         ("", "text/html, text/*;q=0.5", "text/plain", "Speaker 1"),
+        ("", "", "text/plain", "Speaker 1"),
+        ("", "text/plain;q=0, */*", "application/json", "{"),
+        ("", "text/*;q=0, */*;q=0.1", "application/json", "{"),
+        ("", "*/*;q=0.5, application/x-subrip; charset=utf-8; Q=0.6", "application/x-subrip", "1\n"),
     ],
 )
 async def test_the_transcript_comes_in_the_format_that_was_asked_for(
@@ -68,9 +74,16 @@ async def test_the_transcript_comes_in_the_format_that_was_asked_for(
     assert answer.text.startswith(starts)
 
 
+async def test_several_accept_headers_are_one_list(client: httpx.AsyncClient, processed: dict[str, str]) -> None:
+    headers = [("Accept", "text/html"), ("Accept", "text/plain;q=0.1"), ("Accept", "text/vtt")]
+    answer = await client.get(f"/conversations/{processed['id']}/transcript", headers=headers)
+    assert answer.status_code == 200 and answer.text.startswith("WEBVTT")
+
+
 async def test_a_format_nobody_has_is_refused(client: httpx.AsyncClient, processed: dict[str, str]) -> None:
     url = f"/conversations/{processed['id']}/transcript"
-    assert (await client.get(url, headers={"Accept": "image/png"})).status_code == 406
+    for accept in ("image/png", "*/*;q=0", "text/plain;q=0"):
+        assert (await client.get(url, headers={"Accept": accept})).status_code == 406
     assert (await client.get(f"{url}?format=doc")).status_code == 422
 
 
@@ -82,7 +95,39 @@ async def test_audio_is_served_whole_and_in_ranges(client: httpx.AsyncClient, pr
     assert 'filename="meeting.wav"' in whole.headers["content-disposition"]
     part = await client.get(url, headers={"Range": "bytes=100-199"})
     assert part.status_code == 206 and part.content == original[100:200]
-    assert (await client.get(url, headers={"Range": f"bytes={len(original)}-"})).status_code == 416
+    end = await client.get(url, headers={"Range": "Bytes=-10"})
+    assert end.status_code == 206 and end.content == original[-10:]
+    both = await client.get(url, headers={"Range": "bytes=0-9, 20-29,"})
+    assert both.status_code == 206 and both.headers["content-type"].startswith("multipart/byteranges")
+    assert original[:10] in both.content and original[20:30] in both.content
+
+
+@pytest.mark.parametrize("asked", ["bytes={size}-", "bytes=-0", "bytes=0-1,{size}-"])
+async def test_a_range_after_the_end_is_a_problem_that_tells_the_size(
+    client: httpx.AsyncClient, processed: dict[str, str], asked: str
+) -> None:
+    size = Path(processed["path"]).stat().st_size
+    url = f"/conversations/{processed['id']}/audio"
+    answer = await client.get(url, headers={"Range": asked.format(size=size)})
+    assert answer.status_code == 416 and answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["content-range"] == f"bytes */{size}" and str(size) in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    ["bytes=5-2", "bytes=9999999-5", "bytes=", "bytes=-", "bytes=,", "bytes=a-b", "bytes=0-1,x", "foo=1-2", "7"],
+)
+async def test_a_malformed_range_is_ignored(client: httpx.AsyncClient, processed: dict[str, str], asked: str) -> None:
+    answer = await client.get(f"/conversations/{processed['id']}/audio", headers={"Range": asked})
+    assert answer.status_code == 200 and answer.content == Path(processed["path"]).read_bytes()
+
+
+async def test_head_tells_what_get_would_send(client: httpx.AsyncClient, processed: dict[str, str]) -> None:
+    for path in ("audio", "transcript"):
+        url = f"/conversations/{processed['id']}/{path}"
+        head, got = await client.head(url), await client.get(url)
+        assert head.status_code == 200 and head.headers == got.headers
+    assert (await client.head("/conversations/conv_nope/audio")).status_code == 404
 
 
 async def test_deleting_removes_rows_and_files(
@@ -102,6 +147,31 @@ async def test_a_recording_that_vanished_from_disk_is_a_404_that_says_so(
     Path(processed["path"]).unlink()
     answer = await client.get(f"/conversations/{processed['id']}/audio")
     assert answer.status_code == 404 and answer.json()["type"] == "urn:aperta:problem:object-missing"
+
+
+@pytest.mark.parametrize("moment", ["found", "opened"])
+async def test_a_recording_that_is_deleted_while_it_is_fetched_is_a_404_that_says_so(
+    client: httpx.AsyncClient,
+    services: Services,
+    processed: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
+) -> None:
+    owner, name = (services.storage, "access") if moment == "found" else (anyio, "open_file")
+    real = getattr(owner, name)
+
+    async def delete_meanwhile(*args: object, **options: object) -> object:
+        if moment == "opened":
+            Path(processed["path"]).unlink()
+            return await real(*args, **options)
+        found = await real(*args, **options)
+        Path(processed["path"]).unlink()
+        return found
+
+    monkeypatch.setattr(owner, name, delete_meanwhile)
+    answer = await client.get(f"/conversations/{processed['id']}/audio", headers={"Range": "bytes=0-9"})
+    assert answer.status_code == 404 and answer.json()["type"] == "urn:aperta:problem:object-missing"
+    assert answer.headers["content-type"] == "application/problem+json"
 
 
 @pytest.mark.parametrize("path", ["", "/transcript", "/audio"])
@@ -148,6 +218,19 @@ async def test_openapi_is_complete_and_offers_a_file_picker(client: httpx.AsyncC
     form = document["paths"]["/audio/process"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert form["properties"]["file"]["format"] == "binary" and form["required"] == ["file"]
     assert form["properties"]["num_speakers"]["type"] == "integer"
+
+
+async def test_openapi_names_what_is_really_sent(client: httpx.AsyncClient) -> None:
+    paths = (await client.get("/openapi.json")).json()["paths"]
+    assert not [path for path, methods in paths.items() if "head" in methods]
+    assert "409" in paths["/audio/process"]["post"]["responses"]
+    for path in ("/people", "/people/{person_id}/voice"):
+        assert "400" in paths[path]["post"]["responses"]
+    audio = paths["/conversations/{conversation_id}/audio"]["get"]["responses"]
+    assert list(audio["200"]["content"]) == ["audio/*"]
+    transcript = paths["/conversations/{conversation_id}/transcript"]["get"]["responses"]["200"]["content"]
+    assert set(transcript) == {"text/plain", "application/json", "text/vtt", "application/x-subrip"}
+    assert transcript["application/json"]["schema"] == {"$ref": "#/components/schemas/TranscriptOut"}
 
 
 async def test_metrics_count_what_ended_how_and_how_fast(client: httpx.AsyncClient, processed: dict[str, str]) -> None:

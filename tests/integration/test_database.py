@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, QueuePool, select, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from backend.config import Settings
 from backend.database.migrate import migrate
@@ -119,6 +121,65 @@ async def test_a_broken_transaction_leaves_nothing(settings: Settings) -> None:
     with pytest.raises(DatabaseUnavailable):
         async with database.transaction() as session:
             await session.execute(text("INSERT INTO nowhere VALUES (1)"))
+    await database.close()
+
+
+async def test_what_is_no_database_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("these are notes and no database at all\n" * 100)
+    (tmp_path / "folder").mkdir()
+    for name in ("notes.txt", "folder", "notes.txt/rows.db"):
+        with pytest.raises(DatabaseUnavailable, match="DATABASE_URL"):
+            await migrate(f"sqlite:///{tmp_path}/{name}")
+
+
+async def test_a_postgresql_without_that_database_is_a_sentence(postgres_url: str) -> None:
+    with pytest.raises(DatabaseUnavailable, match="does not exist"):
+        await migrate(postgres_url.replace("/postgres?", "/nowhere?"))
+
+
+async def test_a_file_that_is_damaged_while_it_is_used_is_a_503(settings: Settings, tmp_path: Path) -> None:
+    async with api(settings) as (client, services):
+        async with services.database.transaction() as session:
+            await session.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))
+        await services.database.engine.dispose()
+        rows = tmp_path / "rows.db"
+        page_bytes = 4096
+        rows.write_bytes(rows.read_bytes()[:page_bytes] + b"\xff" * (rows.stat().st_size - page_bytes))
+        answer = await client.get("/conversations")
+    assert answer.status_code == 503 and "malformed" in answer.json()["detail"]
+
+
+async def test_an_exhausted_pool_is_unavailable(database_url: str) -> None:
+    database = Database(database_url)
+    pool = database.engine.sync_engine.pool
+    assert isinstance(pool, QueuePool)
+    pool._timeout = 0.01
+    async with AsyncExitStack() as held:
+        for _ in range(pool.size() + pool._max_overflow):
+            await held.enter_async_context(database.engine.connect())
+        with pytest.raises(DatabaseUnavailable, match="limit"):
+            async with database.transaction() as session:
+                await session.execute(text("SELECT 1"))
+    await database.close()
+
+
+async def test_a_value_that_breaks_a_rule_is_no_outage(database_url: str) -> None:
+    await migrate(database_url)
+    database = Database(database_url)
+    double = "INSERT INTO people (id, name, created_at) VALUES ('p', 'Ada', '2026-01-01 00:00:00')"
+    with pytest.raises(IntegrityError):
+        async with database.transaction() as session:
+            for _ in range(2):
+                await session.execute(text(double))
+    await database.close()
+
+
+async def test_a_wrong_statement_or_value_is_no_outage(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    for statement in ("SELECT * FROM nowhere", "SELECT 1 / 0", "SELECT CAST('x' AS integer)"):
+        with pytest.raises(DBAPIError):
+            async with database.transaction() as session:
+                await session.execute(text(statement))
     await database.close()
 
 

@@ -166,6 +166,25 @@ async def test_an_upload_dir_that_is_a_file(tmp_path: Path, lane: CountingLane) 
         await Spool(tmp_path / "file", lane).start()
 
 
+async def test_a_folder_that_is_replaced_while_running_keeps_its_meaning(spool: Spool, upload_dir: Path) -> None:
+    await spool.start()
+    (upload_dir / ".spool").rmdir()
+    (upload_dir / ".spool").write_text("not a folder")
+    with pytest.raises(StorageMisconfigured, match="must be a folder"):
+        async with spool.receive(chunked(b"x", 1)):
+            pass
+
+
+async def test_what_cannot_be_removed_is_logged(
+    spool: Spool, upload_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with spool.receive(chunked(b"x", 1)) as spooled:
+        spooled.path.unlink()
+        spooled.path.mkdir()
+    assert str(spooled.path) in caplog.text and "left behind" in caplog.text
+    assert parts(upload_dir) == [spooled.path]
+
+
 @contextlib.contextmanager
 def small_disk(folder: Path, options: str) -> Iterator[None]:
     """Mount a tmpfs; without the right to do so the test is skipped."""
@@ -193,6 +212,15 @@ async def test_a_read_only_disk(spool: Spool, upload_dir: Path) -> None:
     with small_disk(upload_dir, "ro"), pytest.raises(StorageMisconfigured, match="Read-only"):
         async with spool.receive(chunked(b"x", 1)):
             pass
+
+
+async def test_a_disk_that_becomes_read_only(spool: Spool, upload_dir: Path) -> None:
+    with small_disk(upload_dir, "rw"):
+        await spool.start()
+        await asyncio.to_thread(subprocess.run, ["mount", "-o", "remount,ro", str(upload_dir)], check=True)
+        with pytest.raises(StorageMisconfigured, match="Read-only"):
+            async with spool.receive(chunked(b"x", 1)):
+                pass
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def _plain(field: dict[str, object]) -> dict[str, object]:
 @router.post(
     "/process",
     summary="Transcribe a recording: who said what",
-    responses=problem_responses(400, 408, 413, 415, 422, 500, 503, 507),
+    responses=problem_responses(400, 408, 409, 413, 415, 422, 500, 503, 507),
     openapi_extra=_request_body(),
 )
 async def process_audio(request: Request, services: ServicesDep) -> ProcessResponse:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
+import anyio
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, RedirectResponse
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.types import Message, Receive, Scope, Send
 
 from backend.api.dependencies import ServicesDep
 from backend.api.problems import problem_responses
-from backend.api.schemas import ConversationDetail, ConversationPage, transcript_of
+from backend.api.schemas import ConversationDetail, ConversationPage, TranscriptOut, transcript_of
 from backend.database.models import Conversation, ConversationStatus
 from backend.database.repositories import to_transcript
 from backend.domain.formats import to_srt, to_text, to_vtt
+from backend.errors import ObjectMissing
 from backend.services.storage import PresignedUrl
 from backend.services.storage.keys import attachment
 
@@ -31,11 +38,16 @@ class TranscriptFormat(StrEnum):
 
 
 MEDIA_TYPES: Mapping[TranscriptFormat, str] = {
-    TranscriptFormat.JSON: "application/json",
     TranscriptFormat.TXT: "text/plain",
+    TranscriptFormat.JSON: "application/json",
     TranscriptFormat.VTT: "text/vtt",
     TranscriptFormat.SRT: "application/x-subrip",
 }
+"""In the order in which they are sent if the client does not mind."""
+
+_TEXT = {"schema": {"type": "string"}}
+_RECORDING = {"content": {"audio/*": {"schema": {"type": "string", "format": "binary"}}}}
+_RANGE = re.compile(r"([0-9]{1,18})-([0-9]{0,18})|-[0-9]{1,18}")
 
 
 @router.get("", summary="List conversations, newest first", responses=problem_responses(422, 503))
@@ -54,12 +66,16 @@ async def get_conversation(conversation_id: str, services: ServicesDep) -> Conve
     return ConversationDetail.from_row(await services.conversations.get(conversation_id))
 
 
+@router.head("/{conversation_id}/transcript", include_in_schema=False)
 @router.get(
     "/{conversation_id}/transcript",
     summary="The transcript as text, JSON, SRT or WebVTT",
     response_class=Response,
     responses={
-        200: {"content": {media: {"schema": {"type": "string"}} for media in MEDIA_TYPES.values()}},
+        200: {
+            "model": TranscriptOut,
+            "content": {media: _TEXT for media in MEDIA_TYPES.values() if media != "application/json"},
+        },
         **problem_responses(404, 406, 409, 422, 503),
     },
 )
@@ -67,19 +83,20 @@ async def get_transcript(
     conversation_id: str,
     services: ServicesDep,
     wanted: Annotated[TranscriptFormat | None, Query(alias="format", description="Wins over Accept")] = None,
-    accept: Annotated[str, Header(include_in_schema=False)] = "*/*",
+    accept: Annotated[list[str] | None, Header(include_in_schema=False)] = None,
 ) -> Response:
-    kind = wanted or _negotiate(accept)
+    kind = wanted or _negotiate(",".join(accept or ()))
     return RENDER[kind](await services.conversations.get_finished(conversation_id))
 
 
+@router.head("/{conversation_id}/audio", include_in_schema=False)
 @router.get(
     "/{conversation_id}/audio",
     summary="The recording; ranges are served, S3 objects by redirect",
     response_class=Response,
     responses={
-        200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
-        206: {"description": "Part of the recording"},
+        200: _RECORDING,
+        206: {"description": "Part of the recording", **_RECORDING},
         307: {"description": "A presigned URL on S3"},
         **problem_responses(404, 416, 503),
     },
@@ -88,7 +105,7 @@ async def get_audio(conversation_id: str, services: ServicesDep) -> Response:
     access, conversation, content_type = await services.conversations.get_audio(conversation_id)
     if isinstance(access, PresignedUrl):
         return RedirectResponse(access.url, 307, headers={"Cache-Control": "no-store"})
-    return FileResponse(
+    return _Recording(
         access.path,
         media_type=content_type,
         filename=conversation.filename,
@@ -107,28 +124,74 @@ async def delete_conversation(conversation_id: str, services: ServicesDep) -> No
     await services.conversations.delete(conversation_id)
 
 
+class _Recording(FileResponse):
+    """A file whose errors are problem details, and whose malformed ranges are ignored (RFC 9110, section 14.2)."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        asked = Headers(scope=scope).get("range")
+        if asked is not None and not _is_range(asked):
+            scope = {**scope, "headers": [header for header in scope["headers"] if header[0] != b"range"]}
+        start: Message | None = None
+
+        async def send_late(message: Message) -> None:
+            """Hold the start back until the file is open: what went wrong by then can still be said."""
+            nonlocal start
+            if message["type"] == "http.response.start":
+                _refuse_unsatisfiable(message)
+                start = message
+                return
+            if start is not None:
+                await send(start)
+                start = None
+            await send(message)
+
+        try:
+            self.stat_result = await anyio.to_thread.run_sync(os.stat, self.path)
+            self.set_stat_headers(self.stat_result)
+            await super().__call__(scope, receive, send_late)
+        except FileNotFoundError as error:
+            raise ObjectMissing("The recording is gone from storage: it was deleted at this moment.") from error
+
+
+def _is_range(asked: str) -> bool:
+    unit, _, listed = asked.partition("=")
+    parts = [part.strip() for part in listed.split(",") if part.strip()]
+    found = [_RANGE.fullmatch(part) for part in parts]
+    return bool(parts) and unit.strip().lower() == "bytes" and all(match and _is_forward(match) for match in found)
+
+
+def _is_forward(match: re.Match[str]) -> bool:
+    return not match[2] or int(match[1]) <= int(match[2])
+
+
+def _refuse_unsatisfiable(start: Message) -> None:
+    if start["status"] == 416:
+        content_range = Headers(raw=start["headers"])["content-range"]
+        detail = f"The recording has {content_range.removeprefix('bytes */')} bytes: nothing is in that range."
+        raise HTTPException(416, detail, headers={"Content-Range": content_range})
+
+
 def _negotiate(accept: str) -> TranscriptFormat:
-    """The format that the Accept header likes best (RFC 9110, section 12.5.1); text for `*/*`.
+    """The format that the Accept header likes best (RFC 9110, section 12.5.1), no header meaning `*/*`.
 
     Raises:
         HTTPException: 406.
     """
-    wishes = []
-    for position, part in enumerate(accept.split(",")):
-        media, _, parameters = part.strip().partition(";")
-        quality = parameters.replace(" ", "").partition("q=")[2] or "1"
-        try:
-            wishes.append((-float(quality.split(";")[0]), position, media.strip().lower()))
-        except ValueError:
-            continue
-    for negative_quality, _, media in sorted(wishes):
-        for kind, name in {TranscriptFormat.TXT: "text/*", TranscriptFormat.JSON: "application/*"}.items():
-            if negative_quality < 0 and media in ("*/*", name):
-                return TranscriptFormat.TXT if media == "*/*" else kind
-        for kind, offered in MEDIA_TYPES.items():
-            if negative_quality < 0 and media == offered:
-                return kind
-    raise HTTPException(406, f"Only {', '.join(MEDIA_TYPES.values())} can be sent.")
+    wishes: dict[str, tuple[float, int]] = {}
+    for position, part in enumerate((accept.strip(", \t") or "*/*").lower().split(",")):
+        media, *parameters = re.sub(r"\s", "", part).split(";")
+        quality = next((item.removeprefix("q=") for item in parameters if item.startswith("q=")), "1")
+        with suppress(ValueError):
+            wishes.setdefault(media, (-float(quality), position))
+    ranked = []
+    for kind, offered in MEDIA_TYPES.items():
+        ranges = (offered, f"{offered.partition('/')[0]}/*", "*/*")  # the most exact one counts
+        wish = next((wishes[media] for media in ranges if media in wishes), None)
+        if wish and wish[0] < 0:
+            ranked.append((wish, kind))
+    if not ranked:
+        raise HTTPException(406, f"Only {', '.join(MEDIA_TYPES.values())} can be sent.")
+    return min(ranked, key=lambda pair: pair[0])[1]
 
 
 def _text(render: Callable[[Conversation], str], kind: TranscriptFormat) -> Callable[[Conversation], Response]:

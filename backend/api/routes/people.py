@@ -14,7 +14,7 @@ router = APIRouter(prefix="/people", tags=["people"])
 
 
 @router.post(
-    "", status_code=201, summary="Add a person, without a voice yet", responses=problem_responses(409, 422, 503)
+    "", status_code=201, summary="Add a person, without a voice yet", responses=problem_responses(400, 409, 422, 503)
 )
 async def create_person(person: PersonIn, services: ServicesDep) -> PersonOut:
     return PersonOut.from_row(await services.people.create(person.name))
@@ -50,7 +50,7 @@ async def delete_person(person_id: str, services: ServicesDep) -> None:
     "/{person_id}/voice",
     status_code=201,
     summary="Enrol a person with the voice of a speaker",
-    responses=problem_responses(404, 409, 422, 503),
+    responses=problem_responses(400, 404, 409, 422, 503),
 )
 async def add_voice(person_id: str, voice: VoiceIn, services: ServicesDep) -> PersonOut:
     """Later recordings show the name. More prints, from other rooms and microphones, make recognition surer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterable
@@ -16,6 +17,8 @@ from backend.errors import TooLarge
 from backend.services.storage.base import SpooledFile
 from backend.services.storage.disk import CHUNK_BYTES, disk_errors, make_folder, new_file
 from backend.services.storage.threads import ThreadLane
+
+logger = logging.getLogger(__name__)
 
 STALE_AFTER_S = 24 * 3600
 """No upload runs that long: a spool file this old was left by a process that was killed."""
@@ -53,7 +56,7 @@ class Spool:
         finally:
             # Shielded: a client that hangs up cancels us, and must not leave its bytes behind.
             with CancelScope(shield=True):
-                await self._lane.run(path.unlink, missing_ok=True)
+                await self._lane.run(_remove, path)
 
     async def _write(self, path: Path, stream: AsyncIterable[bytes], max_bytes: int | None) -> SpooledFile:
         file = await self._lane.run(_SpoolWriter, path)
@@ -111,6 +114,15 @@ class _SpoolWriter:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _remove(path: Path) -> None:
+    """Never raises: the error that ended the upload says more than one of the clean-up."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        if os.path.lexists(path):
+            logger.warning("%s was left behind: %s", path, error.strerror)
 
 
 def _remove_if_stale(path: Path) -> None:
