@@ -90,6 +90,7 @@ def open_session(model: ModelFile, data: memoryview, *, threads: int) -> Inferen
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    options.enable_cpu_mem_arena = False  # the arena keeps the peak of every shape it has seen
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     graph = onnx_bytes(data, model.inputs, model.outputs)
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

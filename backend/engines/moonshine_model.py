@@ -118,6 +118,7 @@ def _open(path: Path) -> InferenceSession:
     # One core per call: calls run side by side, which wastes less than splitting such small products.
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
+    options.enable_cpu_mem_arena = False  # the arena keeps the peak of every shape it has seen
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own errors share no base class but Exception
