@@ -70,7 +70,7 @@ class Settings(BaseSettings):
     log_level: str = Field("info", pattern="^(?i:critical|error|warning|info|debug)$")
     database_url: Annotated[str, AfterValidator(validated_url)] = "sqlite+aiosqlite:///./aperta.db"
     max_upload_bytes: int = Field(2 * GIB, ge=1)
-    max_audio_seconds: float = Field(12 * 3600, gt=0, allow_inf_nan=False)
+    max_audio_seconds: float = Field(12 * 3600, gt=0, le=7 * 86_400, allow_inf_nan=False)
     upload_stall_timeout_s: float = Field(30, gt=0, allow_inf_nan=False)
     known_voices: bool = False
     storage: StorageConfig = Field(default_factory=StorageConfig)

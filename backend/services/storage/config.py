@@ -35,9 +35,11 @@ class StorageConfig(BaseSettings):
         "AES256", description="none for stores that refuse the header"
     )
     s3_max_concurrency: int = Field(8, ge=1, le=64, description="S3 calls at once; each has up to 4 parts in flight")
-    s3_connect_timeout_s: float = Field(2, gt=0)
-    s3_read_timeout_s: float = Field(10, gt=0)
-    s3_retry_after_s: float = Field(30, gt=0, description="After a failure, saves go straight to local for this long")
+    s3_connect_timeout_s: float = Field(2, gt=0, le=3600)
+    s3_read_timeout_s: float = Field(10, gt=0, le=3600)
+    s3_retry_after_s: float = Field(
+        30, gt=0, le=86_400, description="After a failure, saves go straight to local for this long"
+    )
     s3_presigned_url_expires_s: int = Field(900, ge=1, le=604_800)
 
     @model_validator(mode="before")
