@@ -14,6 +14,7 @@ from backend.config import AsrEngine, DiarizationEngine, Settings, SpeechConfig
 from backend.database.migrate import check_migrated, migrate
 from backend.database.session import Database
 from backend.engines.base import Diarizer, Transcriber
+from backend.engines.heap import return_large_blocks
 from backend.engines.lazy import Lazy
 from backend.engines.models import best_whisper_on_disk, find_embedded, find_pyannote, find_whisper
 from backend.errors import EngineUnavailable
@@ -85,6 +86,7 @@ def open_speech(settings: Settings) -> SpeechPipeline:
     Raises:
         EngineUnavailable
     """
+    return_large_blocks()
     return SpeechPipeline(
         _choose_transcriber(settings.speech),
         _choose_diarizer(settings.speech),
