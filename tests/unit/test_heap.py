@@ -19,7 +19,7 @@ if sys.argv[1] == "on":
 kept = []
 def work():
     for _ in range(20):
-        large = [np.ones(3_000_000, np.uint8) for _ in range(40)]
+        large = [np.ones(10_000_000, np.uint8) for _ in range(12)]
         kept.append(np.ones(1000))
         del large
 threads = [threading.Thread(target=work) for _ in range(3)]
