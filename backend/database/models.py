@@ -1,4 +1,5 @@
-"""The rows: conversations, who took part, what they said, where each stored object is, and people with known voices."""
+"""The rows: conversations, who took part, what they said, where each stored object is, people with known voices, and
+the jobs that make conversations of recordings."""
 
 from __future__ import annotations
 
@@ -35,6 +36,20 @@ NAMING = {
 class ConversationStatus(StrEnum):
     PROCESSING = "processing"
     COMPLETED = "completed"
+    FAILED = "failed"
+
+
+class JobStatus(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class DeliveryStatus(StrEnum):
+    PENDING = "pending"
+    DELIVERED = "delivered"
     FAILED = "failed"
 
 
@@ -87,8 +102,11 @@ class Conversation(Base):
     speaker_count: Mapped[int | None] = mapped_column(Integer)
     engines: Mapped[dict[str, str] | None] = mapped_column(JSON)
     error: Mapped[str | None] = mapped_column(Text)
+    warnings: Mapped[list[str] | None] = mapped_column(JSON)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     completed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """A tombstone: its objects are being deleted, and nobody sees it any more."""
 
     participants: Mapped[list[Participant]] = relationship(
         back_populates="conversation",
@@ -150,7 +168,11 @@ class SegmentRow(Base):
 
 
 class StoredObjectRow(Base):
-    """Where one object is and how to know that it is the right one. The locator is the truth about the place."""
+    """Where one object is and how to know that it is the right one. The locator is the truth about the place.
+
+    `version` is the store's own name for this state of the object, where it has one. `parked` says why an object that
+    should drain to S3 stays where it is.
+    """
 
     __tablename__ = "stored_objects"
 
@@ -162,9 +184,13 @@ class StoredObjectRow(Base):
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str] = mapped_column(String(64))
     content_type: Mapped[str] = mapped_column(String(255))
+    version: Mapped[str | None] = mapped_column(String(255))
+    parked: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
     conversation: Mapped[Conversation] = relationship(back_populates="objects")
+
+    __table_args__ = (Index("ix_stored_objects_store", "store", "id"),)
 
 
 class Person(Base):
@@ -206,3 +232,96 @@ class ParticipantVoice(Base):
     embedding: Mapped[tuple[float, ...]] = mapped_column(VoiceVector)
 
     participant: Mapped[Participant] = relationship()
+
+
+class Job(Base):
+    """One recording on its way to a conversation.
+
+    `attempt` counts every start and is the fencing token: only the attempt that the row names may write a result.
+    `crashes` counts the attempts that ended with their process. `recording` is a file name in the spool, or the locator
+    of an object if workers share a store; `error` is a problem (RFC 9457).
+    """
+
+    __tablename__ = "jobs"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    conversation_id: Mapped[str] = mapped_column(String(64), index=True)
+    status: Mapped[str] = mapped_column(String(16), default=JobStatus.QUEUED)
+    queue: Mapped[str] = mapped_column(String(16))
+    priority: Mapped[int] = mapped_column(Integer, default=0)
+    stage: Mapped[str | None] = mapped_column(String(16))
+    progress: Mapped[float] = mapped_column(Float, default=0.0)
+    attempt: Mapped[int] = mapped_column(Integer, default=0)
+    crashes: Mapped[int] = mapped_column(Integer, default=0)
+    worker_id: Mapped[str | None] = mapped_column(String(128), index=True)
+    owner: Mapped[str] = mapped_column(String(100), default="")
+    recording: Mapped[str | None] = mapped_column(Text)
+    filename: Mapped[str] = mapped_column(String(255))
+    content_type: Mapped[str | None] = mapped_column(String(255))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64), index=True)
+    expected_s: Mapped[float | None] = mapped_column(Float)
+    options: Mapped[dict[str, object]] = mapped_column(JSON)
+    idempotency_key: Mapped[str | None] = mapped_column(String(255))
+    callback_url: Mapped[str | None] = mapped_column(Text)
+    result: Mapped[dict[str, object] | None] = mapped_column(JSON)
+    error: Mapped[dict[str, object] | None] = mapped_column(JSON)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+    __table_args__ = (
+        UniqueConstraint("owner", "idempotency_key"),
+        Index("ix_jobs_newest", "created_at", "id"),
+        Index("ix_jobs_status", "status", "queue"),
+    )
+
+
+class Worker(Base):
+    """A process that runs jobs, and when it last said that it lives."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(String(128), primary_key=True)
+    host: Mapped[str] = mapped_column(String(255))
+    boot_id: Mapped[str] = mapped_column(String(64))
+    pid: Mapped[int] = mapped_column(Integer)
+    queues: Mapped[list[str]] = mapped_column(JSON)
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    heartbeat_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+
+
+class Delivery(Base):
+    """One message to a webhook; its id is the `webhook-id` that the receiver sees."""
+
+    __tablename__ = "deliveries"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), index=True)
+    url: Mapped[str] = mapped_column(Text)
+    event: Mapped[str] = mapped_column(String(32))
+    status: Mapped[str] = mapped_column(String(16), default=DeliveryStatus.PENDING)
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    last_status: Mapped[int | None] = mapped_column(Integer)
+    last_error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    delivered_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class UploadRow(Base):
+    """A resumable upload. `spool` is its file in the spool; `offset_bytes` what has safely arrived there."""
+
+    __tablename__ = "uploads"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(100), default="")
+    filename: Mapped[str] = mapped_column(String(255))
+    content_type: Mapped[str | None] = mapped_column(String(255))
+    size_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    offset_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    spool: Mapped[str | None] = mapped_column(String(255))
+    s3_key: Mapped[str | None] = mapped_column(Text)
+    s3_upload_id: Mapped[str | None] = mapped_column(Text)
+    details: Mapped[dict[str, str]] = mapped_column(JSON)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)

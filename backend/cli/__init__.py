@@ -199,7 +199,3 @@ def _plain_errors() -> Iterator[None]:
         sys.exit(f"aperta: {describe_invalid_settings(error)}")
     except (AppError, OSError) as error:
         sys.exit(f"aperta: {error}")
-
-
-if __name__ == "__main__":
-    app()

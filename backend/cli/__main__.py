@@ -1,0 +1,5 @@
+"""`python -m backend.cli` is `aperta`."""
+
+from backend.cli import app
+
+app()
