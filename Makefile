@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-servers test-pyannote lint format sample bench constraints clean
+.PHONY: help run test test-servers test-ceph test-pyannote lint format sample bench constraints clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS="$$(printf '\t')" read -r target text; do \
@@ -24,6 +24,9 @@ test: .venv/.installed-dev .venv-swift/.installed ## Run the tests (PYTEST_ARGS=
 	.venv/bin/python -m pytest $(PYTEST_ARGS)
 
 test-servers: .venv-swift/.installed ## Install the S3 server that the tests start (OpenStack Swift)
+
+test-ceph: .venv/.installed-dev ## Run the storage tests on Ceph (needs ceph-mon ceph-mgr ceph-osd radosgw ceph-common)
+	.venv/bin/python -m pytest tests/ceph $(PYTEST_ARGS)
 
 test-pyannote: .venv-pyannote/.installed ## Run the tests of the pyannote.audio engine in an environment of its own
 	.venv-pyannote/bin/python -m pytest tests/pyannote $(PYTEST_ARGS)

@@ -6,14 +6,18 @@ import logging
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from backend.database.session import validated_url
+from backend.domain.addresses import parse_allowance
 from backend.errors import InvalidInput
+from backend.services.logs import LogFormat, log_handler
+from backend.services.outbound import parse_url
 from backend.services.storage import StorageConfig
+from backend.services.webhooks import read_secrets
 
 GIB = 1024**3
 Device = Literal["auto", "cpu", "cuda"]
@@ -50,6 +54,24 @@ class SpeechConfig(BaseSettings):
     threads: int = Field(0, ge=0, le=256)
 
 
+def _allowance(text: str) -> str:
+    parse_allowance(text)
+    return text
+
+
+def _secrets(secret: SecretStr) -> SecretStr:
+    read_secrets(secret.get_secret_value())
+    return secret
+
+
+def _web_address(url: str) -> str:
+    try:
+        parse_url(url)
+    except InvalidInput as error:
+        raise ValueError(str(error)) from error
+    return url
+
+
 class Settings(BaseSettings):
     """The server's settings; nested parts read the same environment.
 
@@ -68,11 +90,27 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
     log_level: str = Field("info", pattern="^(?i:critical|error|warning|info|debug)$")
+    log_format: LogFormat = LogFormat.TEXT
     database_url: Annotated[str, AfterValidator(validated_url)] = "sqlite+aiosqlite:///./aperta.db"
     max_upload_bytes: int = Field(2 * GIB, ge=1)
     max_audio_seconds: float = Field(12 * 3600, gt=0, le=7 * 86_400, allow_inf_nan=False)
+    max_decode_seconds: float = Field(900, gt=0, le=86_400, allow_inf_nan=False)
+    max_concurrent_uploads: int = Field(64, ge=1, le=10_000)
     upload_stall_timeout_s: float = Field(30, gt=0, allow_inf_nan=False)
+    upload_expires_s: int = Field(86_400, ge=60, le=604_800)
+    workers: Literal["embedded", "none"] = "embedded"
+    jobs_at_once: int = Field(1, ge=1, le=64)
+    max_queued_jobs: int = Field(1000, ge=1)
+    max_queued_jobs_per_key: int = Field(1000, ge=1)
+    queue_poll_s: float = Field(0.1, ge=0.01, le=60)
+    jobs_keep_days: float = Field(30, gt=0, allow_inf_nan=False)
     known_voices: bool = False
+    ingest_from_url: bool = False
+    ingest_timeout_s: float = Field(3600, gt=0, allow_inf_nan=False)
+    webhook_secret: Annotated[SecretStr, AfterValidator(_secrets)] | None = None
+    webhook_url: Annotated[str, AfterValidator(_web_address)] | None = None
+    webhook_timeout_s: float = Field(15, gt=0, le=120, allow_inf_nan=False)
+    outbound_allow_private: Annotated[str, AfterValidator(_allowance)] | None = None
     storage: StorageConfig = Field(default_factory=StorageConfig)
     speech: SpeechConfig = Field(default_factory=SpeechConfig)
 
@@ -82,6 +120,12 @@ class Settings(BaseSettings):
         except UnicodeDecodeError as error:
             raise InvalidInput(f"The file .env is not UTF-8 text ({error}). Save it as UTF-8.") from error
 
+    @model_validator(mode="after")
+    def _webhooks_are_signed(self) -> Self:
+        if self.webhook_url and not self.webhook_secret:
+            raise ValueError("WEBHOOK_URL needs WEBHOOK_SECRET, which messages are signed with")
+        return self
+
 
 def describe_invalid_settings(error: ValidationError, shown: Callable[[str], str] = str.upper) -> str:
     """One sentence per setting that cannot be used, under the name it has in the environment, or as `shown` says."""
@@ -89,8 +133,9 @@ def describe_invalid_settings(error: ValidationError, shown: Callable[[str], str
     return "; ".join(f"{shown(str(place[0]))}: {message}" if place else message for place, message in found)
 
 
-def set_up_logging(level: str) -> None:
+def set_up_logging(settings: Settings) -> None:
     """Log to stderr, one line an event; libraries only from warnings on."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)-8s %(name)s: %(message)s")
-    logging.getLogger("backend").setLevel(level.upper())
-    logging.getLogger("uvicorn.access").setLevel(level.upper())
+    logging.basicConfig(level=logging.WARNING, handlers=[log_handler(settings.log_format)])
+    logging.getLogger("dbos").addHandler(logging.NullHandler())  # it brings a format of its own if it has no handler
+    for name in ("backend", "uvicorn.access"):
+        logging.getLogger(name).setLevel(settings.log_level.upper())

@@ -2,19 +2,27 @@
 
 AppError
 ├── InvalidInput            the request makes no sense (wrong value, wrong combination)
-│   └── InvalidAudio        the bytes are no recording that can be processed
-│       ├── UnsupportedMedia    not audio or video at all, or a codec that cannot be read
-│       └── EmptyAudio          no bytes, or no samples
+│   ├── ChecksumMismatch        the bytes are not those that were sent
+│   ├── InvalidAudio        the bytes are no recording that can be processed
+│   │   ├── UnsupportedMedia    not audio or video at all, or a codec that cannot be read
+│   │   └── EmptyAudio          no bytes, or no samples
+│   └── NewerManifest       written by a newer Aperta; not to be judged by this one
 ├── TooLarge                more bytes or more decoded seconds than allowed
 ├── NotFound                no such conversation, object or model
+│   └── UploadExpired           there was one; what arrived of it is deleted
 ├── Conflict                it is there, but not in a state that allows this
+│   └── UploadInUse             another request has it at this moment; waiting helps
 ├── ObjectExists            a write-once key is taken
+├── TooManyJobs             the queue is full; waiting helps
 ├── StorageError            a store said no; which kind matters to the reader
 │   ├── ObjectMissing           the store answers, the object is not there
+│   ├── ObjectCorrupt           it is there, and not what was saved
+│   ├── ObjectRefused           the store takes others, not this one: too large, a name it does not like
 │   ├── StorageMisconfigured    credentials, bucket, permissions: waiting does not help
-│   ├── StorageUnavailable      unreachable, 5xx, timeout: waiting may help
+│   ├── StorageUnavailable      unreachable, 5xx, timeout: waiting may help; knows whether the store answered at all
 │   └── StorageFull             no space left
 ├── DatabaseUnavailable     the database does not answer or refuses; waiting may help
+├── RemoteUnavailable       a server that a user named does not answer, or fails; waiting may help
 ├── ProcessingFailed        the pipeline broke on a good recording, which is kept; carries its conversation_id
 └── EngineUnavailable       an engine cannot be loaded; the message says what fetches it
 """
@@ -30,6 +38,10 @@ class InvalidInput(AppError):
     pass
 
 
+class ChecksumMismatch(InvalidInput):
+    pass
+
+
 class InvalidAudio(InvalidInput):
     pass
 
@@ -42,6 +54,10 @@ class EmptyAudio(InvalidAudio):
     pass
 
 
+class NewerManifest(InvalidInput):
+    pass
+
+
 class TooLarge(AppError):
     pass
 
@@ -50,11 +66,23 @@ class NotFound(AppError):
     pass
 
 
+class UploadExpired(NotFound):
+    pass
+
+
 class Conflict(AppError):
     pass
 
 
+class UploadInUse(Conflict):
+    pass
+
+
 class ObjectExists(AppError):
+    pass
+
+
+class TooManyJobs(AppError):
     pass
 
 
@@ -66,12 +94,22 @@ class ObjectMissing(StorageError):
     pass
 
 
+class ObjectCorrupt(StorageError):
+    pass
+
+
+class ObjectRefused(StorageError):
+    pass
+
+
 class StorageMisconfigured(StorageError):
     pass
 
 
 class StorageUnavailable(StorageError):
-    pass
+    def __init__(self, message: str, *, answered: bool = True) -> None:
+        super().__init__(message)
+        self.answered = answered
 
 
 class StorageFull(StorageError):
@@ -86,7 +124,25 @@ class DatabaseUnavailable(AppError):
     pass
 
 
+class RemoteUnavailable(AppError):
+    pass
+
+
 class ProcessingFailed(AppError):
     def __init__(self, message: str, conversation_id: str) -> None:
         super().__init__(message)
         self.conversation_id = conversation_id
+
+    def __reduce__(self) -> tuple[type[ProcessingFailed], tuple[str, str]]:
+        return type(self), (str(self), self.conversation_id)
+
+
+def _kinds(kind: type[AppError]) -> dict[str, type[AppError]]:
+    found = {kind.__name__: kind}
+    for child in kind.__subclasses__():
+        found |= _kinds(child)
+    return found
+
+
+KINDS = _kinds(AppError)
+"""Every kind by its name."""

@@ -24,8 +24,11 @@ from fastapi import FastAPI
 from pydantic import ValidationError
 
 from backend import __version__
+from backend.api.connections import timed_protocol
+from backend.api.limits import add_body_limits
 from backend.api.problems import add_problem_handlers
-from backend.api.routes import audio, conversations, health, pages, people
+from backend.api.request_ids import add_request_ids
+from backend.api.routes import audio, conversations, deliveries, health, jobs, pages, people, storage, uploads
 from backend.config import Settings, describe_invalid_settings, set_up_logging
 from backend.errors import AppError
 from backend.wiring import Services, open_services
@@ -56,8 +59,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     add_problem_handlers(app)
-    for routes in (pages, audio, conversations, people, health):
+    add_body_limits(app, settings)
+    add_request_ids(app)
+    for routes in (pages, audio, conversations, jobs, deliveries, people, uploads, storage, health):
         app.include_router(routes.router)
+    app.include_router(uploads.tus_router)
     app.include_router(health.metrics_router)
     pages.mount_assets(app)
     return app
@@ -75,6 +81,7 @@ async def _running(app: FastAPI, services: Services, stop: Callable[[], None]) -
     """Give the app its services and load the models beside it; `stop` is called if they cannot be loaded."""
     app.state.services = services
     await _announce(services)
+    await services.runner.start()
 
     async def warm() -> None:
         try:
@@ -110,7 +117,13 @@ def serve(settings: Settings) -> None:
         OSError: the address is taken or may not be used.
     """
     config = uvicorn.Config(
-        create_app(settings), lifespan="off", log_config=None, server_header=False, timeout_graceful_shutdown=30
+        create_app(settings),
+        http=timed_protocol(settings.upload_stall_timeout_s),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=30,
     )
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner, contextlib.suppress(KeyboardInterrupt):
         runner.run(_serve(settings, config))
@@ -129,8 +142,6 @@ async def _serve(settings: Settings, config: uvicorn.Config) -> None:
         async with open_services(settings) as services, _running(app, services, stop):
             # Uvicorn raises the signal that stopped it once more; what is open here is still to be closed.
             signal.signal(signal.SIGTERM, lambda *_: None)
-            if services.database.kind == "sqlite" and (count := await services.processing.recover()):
-                logger.warning("%d recordings were being processed when the server stopped; they failed", count)
             host, port = listener.getsockname()[:2]
             logger.info("Aperta %s on http://%s:%s (Swagger UI: /docs)", __version__, _in_url(host), port)
             await server.serve(sockets=[listener])
@@ -158,7 +169,7 @@ def run() -> None:
     """Serve with settings from the environment; a failed start ends the process with one sentence."""
     try:
         settings = Settings()
-        set_up_logging(settings.log_level)
+        set_up_logging(settings)
         serve(settings)
     except (AppError, OSError) as error:
         sys.exit(f"Aperta cannot start: {error}")

@@ -18,7 +18,7 @@ from backend.services.speech import SpeechPipeline
 from backend.services.storage import StorageConfig
 from backend.wiring import Services, open_services
 
-pytest_plugins = ["tests.fixtures_storage"]
+pytest_plugins = ["tests.fixtures_storage", "tests.fixtures_custody"]
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "samples" / "meeting.flac"

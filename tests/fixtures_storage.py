@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -48,23 +49,40 @@ def swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 
 @pytest.fixture(scope="session")
-def raw_s3(swift: S3Server) -> Iterator[Any]:
+def s3_server(swift: S3Server) -> S3Server:
+    """The store that S3 is tested with; another suite may put another one here."""
+    return swift
+
+
+@pytest.fixture(scope="session")
+def s3_reader(s3_server: S3Server, raw_s3: Any, bucket: str) -> S3Server:
+    """The same store for somebody who may read and list the bucket, and not write to it."""
+    raw_s3.put_bucket_acl(Bucket=bucket, ACL="public-read")
+    return replace(s3_server, access_key="test:reader", secret_key="reading")
+
+
+@pytest.fixture(scope="session")
+def raw_s3(s3_server: S3Server) -> Iterator[Any]:
     """A plain client to the server: the back door that the store under test does not know of."""
-    client = s3_client(swift)
+    client = s3_client(s3_server)
     yield client
     client.close()
 
 
 @pytest.fixture(scope="session")
 def bucket(raw_s3: Any) -> str:
+    return new_bucket(raw_s3)
+
+
+def new_bucket(raw_s3: Any) -> str:
     name = f"aperta-{uuid4().hex[:8]}"
     raw_s3.create_bucket(Bucket=name)
     return name
 
 
 @pytest.fixture
-def faulty(swift: S3Server) -> Iterator[FaultProxy]:
-    with FaultProxy(swift) as proxy:
+def faulty(s3_server: S3Server) -> Iterator[FaultProxy]:
+    with FaultProxy(s3_server) as proxy:
         yield proxy
 
 
@@ -80,6 +98,10 @@ def local_config(upload_dir: Path) -> StorageConfig:
 
 @pytest.fixture(scope="session")
 def s3_config(bucket: str, tmp_path_factory: pytest.TempPathFactory) -> StorageConfigMaker:
+    return config_maker(bucket, tmp_path_factory)
+
+
+def config_maker(bucket: str, tmp_path_factory: pytest.TempPathFactory) -> StorageConfigMaker:
     """Return a maker of configurations: for a server, with any field changed."""
 
     def make(server: S3Server, **changes: Any) -> StorageConfig:

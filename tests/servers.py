@@ -13,7 +13,7 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -42,10 +42,11 @@ class S3Server:
     port: int
     access_key: str = "test:tester"
     secret_key: str = "testing"
+    scheme: str = "http"
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
+        return f"{self.scheme}://{self.host}:{self.port}"
 
 
 @contextlib.contextmanager
@@ -131,16 +132,20 @@ def _app_sections(name: str) -> str:
 
 _FILTERS = {
     "s3api": "location = us-east-1\ncheck_bucket_owner = false\nmax_upload_part_num = 10000\n",
-    "tempauth": "user_test_tester = testing .admin\n",
+    "tempauth": "user_test_tester = testing .admin\nuser_test_reader = reading\n",
     "slo": "max_manifest_segments = 10000\n",
     "versioned_writes": "allow_versioned_writes = true\nallow_object_versioning = true\n",
 }
 
 
-Mode = Literal["pass", "refuse", "503", "reset", "slow", "lostreply", "blackhole"]
+Mode = Literal["pass", "refuse", "503", "reset", "slow", "lostreply", "blackhole", "flip"]
+Answer = Callable[[str], tuple[int, str] | None]
+"""Given the head of a request: the status and S3 error code to answer it with; None: pass it on."""
 _RESET_AFTER_BYTES = 200_000
+_FLIP_AFTER_BYTES = 100_000
+_HEAD_BYTES = 4096
 _SLOW_BYTES_PER_S = 262_144
-_BUSY = b"<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"
+_SMALL_BUFFER_BYTES = 65_536
 
 
 class FaultProxy:
@@ -149,7 +154,8 @@ class FaultProxy:
     Attributes:
         mode: what happens to connections, may change at any time: pass; refuse (reset at once); 503 (answers itself);
             reset (after 200 KB sent); slow (256 KB/s); lostreply (the request passes, the answer never comes);
-            blackhole (accepted, then silence).
+            blackhole (accepted, then silence); flip (one bit of each piece after 100 KB, either way).
+        answer: in mode pass, what to refuse in the store's name.
         rewrite: bytes of replies to replace, old and new of equal length.
         connections: how many came.
     """
@@ -158,6 +164,7 @@ class FaultProxy:
         self._target = target
         self.mode: Mode = "pass"
         self.rewrite: tuple[bytes, bytes] | None = None
+        self.answer: Answer | None = None
         self.connections = 0
         self.server = S3Server("127.0.0.1", free_port(), target.access_key, target.secret_key)
 
@@ -179,7 +186,10 @@ class FaultProxy:
 
     async def _serve(self, ready: threading.Event) -> None:
         self._stopped = asyncio.Event()
-        async with await asyncio.start_server(self._handle, "127.0.0.1", self.server.port) as server:
+        # A small buffer: what is slow here is then slow for the sender too, not only for what the kernel holds.
+        listener = socket.create_server(("127.0.0.1", self.server.port))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SMALL_BUFFER_BYTES)
+        async with await asyncio.start_server(self._handle, sock=listener) as server:
             ready.set()
             await self._stopped.wait()
             server.close()
@@ -203,14 +213,23 @@ class FaultProxy:
             await self._stopped.wait()
         elif self.mode == "503":
             await reader.readuntil(b"\r\n\r\n")
-            head = f"HTTP/1.1 503 Slow Down\r\nContent-Length: {len(_BUSY)}\r\nConnection: close\r\n\r\n"
-            writer.write(head.encode() + _BUSY)
-            await writer.drain()
+            await _refuse(writer, 503, "SlowDown")
+        elif self.answer is not None:
+            await self._answer(reader, writer, self.answer)
         else:
             await self._pass_on(reader, writer)
 
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Answer) -> None:
+        """One request per connection, so that every head is seen."""
+        head = await reader.readuntil(b"\r\n\r\n")
+        if (refusal := answer(head.decode("latin-1"))) is not None:
+            await _refuse(writer, *refusal)
+            return
+        await self._pass_on(reader, writer, head.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: bytes = b"") -> None:
         target_reader, target_writer = await asyncio.open_connection(self._target.host, self._target.port)
+        target_writer.write(head)
         up = asyncio.create_task(self._pump(reader, target_writer, writer, up=True))
         down = asyncio.create_task(self._pump(target_reader, writer, writer, up=False))
         try:
@@ -234,10 +253,20 @@ class FaultProxy:
                 await self._stopped.wait()
             if mode == "slow":
                 await asyncio.sleep(len(data) / _SLOW_BYTES_PER_S)
+            if mode == "flip" and moved_bytes > _FLIP_AFTER_BYTES and len(data) > _HEAD_BYTES:
+                data = data[:-1] + bytes([data[-1] ^ 1])
             if self.rewrite and not up:
                 data = data.replace(*self.rewrite)
             sink.write(data)
             await sink.drain()
+
+
+async def _refuse(writer: asyncio.StreamWriter, status: int, code: str) -> None:
+    body = f"<Error><Code>{code}</Code><Message>So it was told.</Message></Error>"
+    writer.write(
+        f"HTTP/1.1 {status} Refused\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode()
+    )
+    await writer.drain()
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

@@ -6,16 +6,21 @@ go straight to whoever reads `file_chunks`.
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
+
+from backend.api.body import body_of
+from backend.services.fetch import disposition_filename
+from backend.services.storage.keys import safe_filename
 
 MAX_FIELD_BYTES = 64 * 1024
+MAX_HEADER_BYTES = 16 * 1024
+"""Of one part: the parser's own limit refuses file names of 4 KB, which are cut instead."""
 MAX_PARTS = 100
 FRAMING_BYTES = 1024 * 1024
 """What boundaries, part headers and text fields may add to the file."""
@@ -63,7 +68,7 @@ class MultipartUpload:
             HTTPException: 400 for a malformed or cut-off body, 408 if the client stalls, 413 if it is too large.
         """
         received = 0
-        async for data in self._body():
+        async for data in body_of(self._request, self._stall_timeout_s):
             received += len(data)
             self._check_length(received)
             try:
@@ -75,22 +80,6 @@ class MultipartUpload:
             self._chunks.clear()
         if not self._complete:
             raise HTTPException(400, "The multipart body ends before its last boundary: the upload was cut off.")
-
-    async def _body(self) -> AsyncIterator[bytes]:
-        stream = aiter(self._request.stream())
-        while True:
-            try:
-                async with asyncio.timeout(self._stall_timeout_s):
-                    data = await anext(stream)
-            except StopAsyncIteration:
-                return
-            except TimeoutError as error:
-                raise HTTPException(
-                    408, f"No bytes came for {self._stall_timeout_s:g} s: the upload was given up."
-                ) from error
-            except ClientDisconnect as error:
-                raise HTTPException(400, "The client closed the connection before the upload was complete.") from error
-            yield data
 
     def _check_length(self, length: int) -> None:
         if length > self._max_bytes + FRAMING_BYTES:
@@ -120,20 +109,22 @@ class MultipartUpload:
         self._header_name = self._header_value = b""
 
     def on_headers_finished(self) -> None:
-        _, options = parse_options_header(self._headers.get(b"content-disposition"))
+        header = self._headers.get(b"content-disposition", b"")
+        _, options = parse_options_header(header)
         self._field_name = options.get(b"name", b"").decode("utf-8", "replace")
         self._field = bytearray()
         if self._field_name != self._file_field:
             return
-        if b"filename" not in options:
+        filename = _filename(header, options)
+        if filename is None:
             raise HTTPException(
                 422, f"The field '{self._file_field}' is text, not a file. With curl: -F \"file=@meeting.wav\""
             )
         if self.filename is not None:
             raise HTTPException(422, "More than one file was sent. Send one recording per request.")
         self._in_file = True
-        self.filename = _checked_filename(options[b"filename"].decode("utf-8", "replace"))
-        self.content_type = _media_type(self._headers.get(b"content-type", b"").decode("latin-1"))
+        self.filename = safe_filename(filename)
+        self.content_type = media_type(self._headers.get(b"content-type", b"").decode("latin-1"))
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._in_file:
@@ -163,18 +154,19 @@ def _parser(request: Request, upload: MultipartUpload) -> MultipartParser:
     names = ("part_begin", "part_data", "part_end", "header_field", "header_value", "header_end", "headers_finished")
     callbacks = {f"on_{name}": getattr(upload, f"on_{name}") for name in (*names, "end")}
     try:
-        return MultipartParser(options[b"boundary"], callbacks)  # type: ignore[arg-type]
+        return MultipartParser(options[b"boundary"], callbacks, max_header_size=MAX_HEADER_BYTES)  # type: ignore[arg-type]
     except FormParserError as error:
         raise HTTPException(400, f"The multipart boundary cannot be used: {error}") from error
 
 
-def _media_type(claimed: str) -> str | None:
+def media_type(claimed: str) -> str | None:
     """A client's audio or video type; anything else (curl says octet-stream for flac) is better guessed later."""
     media = claimed.partition(";")[0].strip().lower()
     return media if re.fullmatch(r"(audio|video)/[a-z0-9.+-]{1,100}", media) else None
 
 
-def _checked_filename(name: str) -> str:
-    if "\0" in name:
-        raise HTTPException(400, "The file name holds a NUL character.")
-    return name
+def _filename(header: bytes, options: dict[bytes, bytes]) -> str | None:
+    """The part's file name; None: it is text. Some clients send only the form that RFC 7578 forbids, `filename*`."""
+    if b"filename" in options:
+        return options[b"filename"].decode("utf-8", "replace")
+    return disposition_filename(header.decode("latin-1")) if b"filename*" in header.lower() else None

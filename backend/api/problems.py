@@ -20,24 +20,31 @@ logger = logging.getLogger(__name__)
 
 STATUS: Mapping[type[errors.AppError], int] = {
     errors.InvalidInput: 422,
+    errors.ChecksumMismatch: 460,  # tus' own; no phrase is registered for it
     errors.InvalidAudio: 422,
     errors.UnsupportedMedia: 415,
     errors.EmptyAudio: 422,
     errors.TooLarge: 413,
     errors.NotFound: 404,
+    errors.UploadExpired: 410,
     errors.Conflict: 409,
+    errors.UploadInUse: 423,
     errors.ObjectExists: 409,
+    errors.TooManyJobs: 429,
     errors.StorageError: 500,
     errors.ObjectMissing: 404,
+    errors.ObjectCorrupt: 500,
+    errors.ObjectRefused: 500,
     errors.StorageMisconfigured: 503,
     errors.StorageUnavailable: 503,
     errors.StorageFull: 507,
     errors.DatabaseUnavailable: 503,
+    errors.RemoteUnavailable: 502,
     errors.ProcessingFailed: 500,
     errors.EngineUnavailable: 503,
     errors.AppError: 500,
 }
-RETRY_AFTER_S = {503: "30", 507: "60"}
+RETRY_AFTER_S = {429: "30", 503: "30", 507: "60"}
 
 
 class Problem(BaseModel):
@@ -79,9 +86,21 @@ def add_problem_handlers(app: FastAPI) -> None:
     app.openapi = openapi  # type: ignore[method-assign]
 
 
+def problem_of(error: errors.AppError) -> Problem:
+    """An error as a problem detail that is part of something else."""
+    kind = type(error)
+    return Problem(type=_urn(kind), title=_title(kind), status=_status(kind), detail=str(error), instance=None)
+
+
+def http_problem(request: Request, error: HTTPException) -> JSONResponse:
+    """The answer to a request that was refused with a plain status."""
+    phrase = HTTPStatus(error.status_code).phrase
+    return _problem(request, error.status_code, phrase, str(error.detail or phrase), headers=error.headers)
+
+
 async def _app_error(request: Request, error: Exception) -> JSONResponse:
-    status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
-    extra: dict[str, object] = {"type": f"urn:aperta:problem:{_slug(type(error))}"}
+    status = _status(type(error))
+    extra: dict[str, object] = {"type": _urn(type(error))}
     if isinstance(error, errors.ProcessingFailed):
         extra["conversation_id"] = error.conversation_id
     if status >= 500:
@@ -91,8 +110,7 @@ async def _app_error(request: Request, error: Exception) -> JSONResponse:
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    phrase = HTTPStatus(error.status_code).phrase
-    return _problem(request, error.status_code, phrase, str(error.detail or phrase), headers=error.headers)
+    return http_problem(request, error)
 
 
 async def _validation_error(request: Request, error: Exception) -> JSONResponse:
@@ -123,6 +141,14 @@ def _problem(
     if status in RETRY_AFTER_S:
         sent.setdefault("Retry-After", RETRY_AFTER_S[status])
     return JSONResponse(body | dict(extra or {}), status, sent, media_type="application/problem+json")
+
+
+def _status(kind: type[Exception]) -> int:
+    return next(STATUS[known] for known in kind.__mro__ if known in STATUS)
+
+
+def _urn(kind: type[Exception]) -> str:
+    return f"urn:aperta:problem:{_slug(kind)}"
 
 
 def _slug(kind: type[Exception]) -> str:

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from backend.database.models import Conversation, ConversationStatus, Participant, StoredObjectRow
 from backend.database.repositories import to_transcript
 from backend.domain.formats import to_text
+from backend.domain.text import plain
 from backend.domain.transcript import Segment, SpeakerCount, SpeakerStats, Transcript
 from backend.engines.base import TranscribeOptions
-from backend.services.processing import Processed, ProcessOptions
-from backend.services.speech import Channels
+from backend.services.processing import ProcessOptions
+from backend.services.speech import Channels, SpeechOptions
 
 MAX_SPEAKERS = 50
 
@@ -31,7 +32,9 @@ Blank = BeforeValidator(_blank_is_none)
 Speakers = Annotated[Annotated[int, Field(ge=1, le=MAX_SPEAKERS)] | None, Blank]
 Language = Annotated[Annotated[str, Field(pattern="^[a-zA-Z]{2,3}$")] | None, Blank]
 Words = Annotated[Annotated[str, Field(max_length=2000)] | None, Blank]
-Title = Annotated[Annotated[str, Field(max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$")] | None, Blank]
+Address = Annotated[Annotated[str, Field(max_length=4000)] | None, Blank]
+UploadId = Annotated[Annotated[str, Field(max_length=64, pattern="^[A-Za-z0-9_-]+$")] | None, Blank]
+Title = Annotated[Annotated[str, Field(max_length=500), AfterValidator(plain)] | None, Blank]
 
 
 class ProcessForm(BaseModel):
@@ -51,6 +54,9 @@ class ProcessForm(BaseModel):
     prompt: Words = Field(None, description="What the recording is about; names and terms in their spelling")
     hotwords: Words = Field(None, description="Rare words to expect, separated by spaces")
     title: Title = Field(None, description="A name for the conversation")
+    url: Address = Field(None, description="Where the recording is, instead of sending it; off unless INGEST_FROM_URL=on")
+    upload_id: UploadId = Field(None, description="A finished upload, instead of sending the recording")
+    callback_url: Address = Field(None, description="Told when the job ends; needs WEBHOOK_SECRET")
 
     @model_validator(mode="after")
     def _counts_fit(self) -> Self:
@@ -63,12 +69,12 @@ class ProcessForm(BaseModel):
 
     def to_options(self) -> ProcessOptions:
         language = self.language.lower() if self.language else None
-        return ProcessOptions(
-            title=self.title,
-            channels=Channels(self.channels),
+        speech = SpeechOptions(
             transcribe=TranscribeOptions(language, self.prompt, self.hotwords),
+            channels=Channels(self.channels),
             speakers=SpeakerCount(self.num_speakers, self.min_speakers, self.max_speakers),
         )
+        return ProcessOptions(title=self.title, speech=speech)
 
 
 class WordOut(BaseModel):
@@ -140,20 +146,21 @@ class ProcessResponse(BaseModel):
     warnings: list[str] = Field(description="What did not go as configured, for example a fallback to local storage")
 
     @classmethod
-    def from_processed(cls, done: Processed) -> ProcessResponse:
-        count = len(done.speech.transcript.speakers)
+    def from_row(cls, row: Conversation, timings_s: dict[str, float]) -> ProcessResponse:
+        """Of a completed conversation that was loaded with everything."""
+        count = row.speaker_count or 0
         speakers = f"{count} speaker{'' if count == 1 else 's'}"
         return cls(
-            conversation_id=done.conversation.id,
-            audio_file_path=done.audio.locator,
-            transcript_file_path=done.transcript.locator,
-            transcript=TranscriptOut.from_transcript(done.speech.transcript, done.speech.stats),
+            conversation_id=row.id,
+            audio_file_path=row.recording_url or "",
+            transcript_file_path=row.transcript_url or "",
+            transcript=transcript_of(row),
             message=f"Successfully processed audio with {speakers} and saved to storage",
-            duration_s=round(done.speech.duration_s, 3),
-            language=done.speech.transcript.language,
-            engines=done.speech.engines,
-            timings_s=done.timings,
-            warnings=list(done.warnings),
+            duration_s=row.duration_s or 0.0,
+            language=row.language,
+            engines=row.engines or {},
+            timings_s=timings_s,
+            warnings=row.warnings or [],
         )
 
 
@@ -173,6 +180,7 @@ class ConversationSummary(BaseModel):
     speaker_count: int | None
     engines: dict[str, str] | None
     error: str | None
+    warnings: list[str] | None
     created_at: datetime
     completed_at: datetime | None
 
@@ -229,6 +237,18 @@ class ConversationDetail(ConversationSummary):
         )
 
 
+class DeletionOut(BaseModel):
+    """A delete that waits for a store."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    conversation_id: str
+    left: list[str] = Field(
+        description="Locators of what is still stored, or the name of a store that could not be asked what it has"
+    )
+    reason: str | None = Field(description="What that waits for; it is deleted without being asked for again")
+
+
 class StorageInfoOut(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
@@ -241,6 +261,23 @@ class StorageInfoOut(BaseModel):
     reason: str | None = Field(description="Why S3 is configured but not in use")
     fallback: bool = Field(description="A save goes to the local folder when S3 fails")
     free_bytes: int | None = Field(description="Room on the local disk")
+    breaker: Literal["closed", "open", "half_open"] | None = Field(
+        description="closed: saves try S3; open: they do not; half_open: it is being asked; null: S3 is not in use"
+    )
+    cause: Literal["configuration", "full", "unavailable"] | None = Field(
+        description="What kind of reason: at `configuration` waiting does not help"
+    )
+    retry_at: datetime | None = Field(description="When S3 is asked next")
+    retry_in_s: float | None = Field(description="The same from now on", examples=[17.4])
+    disk: Literal["ok", "low", "full"] = Field(description="low: below the soft limit; full: uploads are refused")
+    disk_soft_limit_bytes: int
+    disk_hard_limit_bytes: int
+    drain_pending_objects: int | None = Field(
+        None, description="Objects on the local disk that belong in S3; null: the database does not answer"
+    )
+    drain_pending_bytes: int | None = Field(None, description="Their size")
+    drain_oldest_s: float | None = Field(None, description="How long the oldest of those that may move has waited")
+    drain_parked_objects: int | None = Field(None, description="How many of them do not move until somebody looks")
 
 
 class Health(BaseModel):
@@ -249,6 +286,9 @@ class Health(BaseModel):
     ready: bool = Field(description="All models are loaded")
     engines: dict[str, str]
     storage: str = Field(examples=["local"])
+    storage_reason: str | None = Field(description="Why S3 is configured but not in use")
+    breaker: Literal["closed", "open", "half_open"] | None = Field(description="Whether saves try S3: closed, they do")
+    disk: Literal["ok", "low", "full"] = Field(description="Room on the local disk; full: uploads are refused")
     database: str = Field(examples=["sqlite"])
     attribution: list[str] = Field(description="Whose models are in use, under which licence")
 

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +20,9 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.table import Table
 
 from backend import __version__
-from backend.config import Settings, describe_invalid_settings, set_up_logging
+from backend.cli.custody import storage
+from backend.cli.plainly import plain_errors, read_settings
+from backend.config import Settings, describe_invalid_settings
 from backend.errors import AppError
 from backend.services.speech import Channels, StageProgress
 
@@ -29,8 +32,16 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Recordings in; stored audio and who said what out.")
 models = typer.Typer(no_args_is_help=True, help="Speech models on this disk.")
 app.add_typer(models, name="models")
+app.add_typer(storage, name="storage")
 
 CHUNK_BYTES = 1024 * 1024
+
+
+class Workers(StrEnum):
+    """Who processes what a server accepts."""
+
+    EMBEDDED = "embedded"
+    NONE = "none"
 
 
 @app.callback(invoke_without_command=True)
@@ -44,14 +55,36 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on; default HOST or 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on; default PORT or 8000.")] = None,
+    workers: Annotated[
+        Workers | None, typer.Option(help="embedded: process recordings here; none: leave that to `aperta worker`.")
+    ] = None,
 ) -> None:
     """Serve the API and the page."""
     from backend.main import serve as run_server
 
-    with _plain_errors():
-        settings = _settings()
-        given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-        run_server(settings.model_copy(update=given))
+    with plain_errors():
+        settings = read_settings()
+        asked = (("host", host), ("port", port), ("workers", workers and workers.value))
+        run_server(settings.model_copy(update={name: value for name, value in asked if value is not None}))
+
+
+@app.command()
+def worker(
+    queues: Annotated[str, typer.Option(help="Take work only from these, separated by commas.")] = "",
+    drain_s: Annotated[float, typer.Option(min=0, help="On SIGTERM, let running jobs go on for so long.")] = 30,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Serve /metrics there; default: not at all.")
+    ] = None,
+) -> None:
+    """Process recordings that servers accept, on this machine or others that share database and storage."""
+    from backend.services.runner import ALL_QUEUES
+    from backend.worker import work
+
+    chosen = [name.strip() for name in queues.split(",") if name.strip()] or list(ALL_QUEUES)
+    if unknown := sorted(set(chosen) - set(ALL_QUEUES)):
+        sys.exit(f"aperta: --queues: there is no {', '.join(unknown)}; there are {', '.join(ALL_QUEUES)}")
+    with plain_errors():
+        asyncio.run(work(read_settings(), chosen, drain_s=drain_s, metrics_port=metrics_port))
 
 
 @app.command()
@@ -85,8 +118,8 @@ def process(
     except ValidationError as error:
         sentence = describe_invalid_settings(error, _option)
         sys.exit(f"aperta: {re.sub(r'[a-z]+_speakers', lambda name: _option(name[0]), sentence)}")
-    with _plain_errors():
-        failed = asyncio.run(_process_all(_settings(), files, form.model_dump(), as_json))
+    with plain_errors():
+        failed = asyncio.run(_process_all(read_settings(), files, form.model_dump(), as_json))
     if failed:
         raise typer.Exit(1)
 
@@ -96,8 +129,8 @@ def migrate() -> None:
     """Bring the database to the newest schema."""
     from backend.database.migrate import migrate as run_migrations
 
-    with _plain_errors():
-        done = asyncio.run(run_migrations(_settings().database_url))
+    with plain_errors():
+        done = asyncio.run(run_migrations(read_settings().database_url))
     print("The database was migrated." if done else "The database is up to date.")
 
 
@@ -106,8 +139,8 @@ def list_models() -> None:
     """Which models there are, and which are on this disk."""
     from backend.engines.models import list_models as find_models
 
-    with _plain_errors():
-        found = find_models(_settings().speech.models_dir)
+    with plain_errors():
+        found = find_models(read_settings().speech.models_dir)
     table = Table("model", "kind", "size", "licence", "where", box=None, pad_edge=False)
     for model in found:
         where = str(model.path) if model.path else f"not here; aperta models pull {model.name}"
@@ -120,8 +153,8 @@ def pull_model(name: Annotated[str, typer.Argument(help="A name from `aperta mod
     """Download a model, or finish a download that was cut."""
     from backend.engines.models import pull
 
-    with _plain_errors():
-        config = _settings().speech
+    with plain_errors():
+        config = read_settings().speech
         token = config.hf_token.get_secret_value() if config.hf_token else None
         print(f"{name} is in {pull(name, config.models_dir, token)}")
 
@@ -129,22 +162,24 @@ def pull_model(name: Annotated[str, typer.Argument(help="A name from `aperta mod
 async def _process_all(settings: Settings, files: list[Path], form: dict[str, object], as_json: bool) -> int:
     """Process files one after the other; returns how many failed."""
     from backend.api.schemas import ProcessForm, ProcessResponse
-    from backend.services.processing import Upload
+    from backend.services.jobs import Submission, Upload
     from backend.wiring import open_services
 
     options = ProcessForm.model_validate(form).to_options()
     failed = 0
-    async with open_services(settings) as services:
+    async with open_services(settings, listen=()) as services:
         for path in files:
             try:
                 with _progress_bar(path.name) as report:
                     async with services.storage.spool(_chunks(path), max_bytes=settings.max_upload_bytes) as spooled:
-                        done = await services.processing.process(Upload(spooled, path.name), options, report)
+                        how = Submission(here=True, report=report)
+                        job = await services.jobs.submit(Upload(spooled, path.name), options, how)
+                    done = await services.jobs.result(await services.jobs.wait(job.id))
             except (AppError, OSError) as error:
                 failed += 1
                 print(f"{path}: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
                 continue
-            _print_result(ProcessResponse.from_processed(done), as_json)
+            _print_result(ProcessResponse.from_row(*done), as_json)
     return failed
 
 
@@ -179,23 +214,6 @@ def _print_result(response: ProcessResponse, as_json: bool) -> None:
         print(f"{response.message}: {response.audio_file_path}", file=sys.stderr)
 
 
-def _settings() -> Settings:
-    settings = Settings()
-    set_up_logging(settings.log_level)
-    return settings
-
-
 def _option(name: str) -> str:
     """`num_speakers` → `--num-speakers`."""
     return f"--{name.replace('_', '-')}"
-
-
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Errors that Aperta or the caller made on purpose are a sentence, not a traceback."""
-    try:
-        yield
-    except ValidationError as error:
-        sys.exit(f"aperta: {describe_invalid_settings(error)}")
-    except (AppError, OSError) as error:
-        sys.exit(f"aperta: {error}")

@@ -32,10 +32,11 @@ async def get_conversation(
     `lock` keeps others from changing or deleting it until the transaction ends (SQLite has one writer anyway).
 
     Raises:
-        NotFound: there is none with this id.
+        NotFound: there is none with this id, or it is being deleted.
     """
     # PostgreSQL refuses a NUL in any text; no id has one.
-    query = select(Conversation).where(Conversation.id == conversation_id.replace("\0", "?"))
+    wanted = (Conversation.id == conversation_id.replace("\0", "?"), Conversation.deleted_at.is_(None))
+    query = select(Conversation).where(*wanted)
     if lock:
         query = query.with_for_update()
     if detailed:
@@ -50,11 +51,19 @@ async def get_conversation(
     return found
 
 
+async def find_conversation(session: AsyncSession, conversation_id: str) -> Conversation | None:
+    """One conversation, or None if there is none or it is being deleted."""
+    try:
+        return await get_conversation(session, conversation_id)
+    except NotFound:
+        return None
+
+
 async def list_conversations(
     session: AsyncSession, *, status: ConversationStatus | None, limit: int, offset: int
 ) -> tuple[Sequence[Conversation], int]:
-    """A page of conversations, newest first, and how many there are in all."""
-    wanted = [Conversation.status == status] if status else []
+    """A page of conversations, newest first, and how many there are in all; none that is being deleted."""
+    wanted = [Conversation.deleted_at.is_(None), *([Conversation.status == status] if status else [])]
     total = (await session.execute(select(func.count()).select_from(Conversation).where(*wanted))).scalar_one()
     page = (
         select(Conversation)
@@ -120,7 +129,7 @@ async def save_result(
             start_s=segment.start_s,
             end_s=segment.end_s,
             text=segment.text,
-            words=[_word_value(word) for word in segment.words] or None,
+            words=[word_value(word) for word in segment.words] or None,
         )
         for position, segment in enumerate(transcript.segments)
         if segment.speaker is not None
@@ -226,7 +235,8 @@ def to_transcript(conversation: Conversation) -> Transcript:
     return Transcript(tuple(segments), conversation.language)
 
 
-def _word_value(word: Word) -> dict[str, object]:
+def word_value(word: Word) -> dict[str, object]:
+    """A word as `SegmentRow.words` holds it."""
     return {"word": word.text, "start": word.start_s, "end": word.end_s, "probability": word.probability}
 
 

@@ -116,6 +116,27 @@ def async_url(url: str) -> str:
     return parsed.render_as_string(hide_password=False)
 
 
+def sync_url(url: str) -> str:
+    """The same database through its synchronous driver, for threads without an event loop."""
+    parsed = make_url(async_url(url))
+    if parsed.get_backend_name() == "sqlite":
+        return parsed.set(drivername="sqlite").render_as_string(hide_password=False)
+    return parsed.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+
+
+def durable_url(url: str) -> str:
+    """Where the durable engine keeps its state: the same PostgreSQL database, or a second file beside a SQLite one.
+
+    A second file, because the engine looks for work many times a second, and SQLite has one writer per file.
+    """
+    parsed = make_url(sync_url(url))
+    if parsed.get_backend_name() != "sqlite" or not parsed.database:
+        return parsed.render_as_string(hide_password=False)
+    file, question_mark, options = parsed.database.partition("?")
+    stem = file.removesuffix(".db")
+    return parsed.set(database=f"{stem}.jobs.db{question_mark}{options}").render_as_string(hide_password=False)
+
+
 def open_engine(url: str) -> AsyncEngine:
     """An engine with the settings of its database; connects when first used.
 
@@ -124,10 +145,10 @@ def open_engine(url: str) -> AsyncEngine:
     """
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return create_async_engine(url, pool_pre_ping=True)
+        return create_async_engine(url, pool_pre_ping=True, hide_parameters=True)
     if parsed.database and not parsed.database.startswith("file:"):
         _make_file(Path(parsed.database))
-    engine = create_async_engine(url)
+    engine = create_async_engine(url, hide_parameters=True)
     event.listen(engine.sync_engine, "connect", _set_pragmas)
     return engine
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.domain.text import is_hidden
 from backend.domain.transcript import Transcript
 from backend.errors import InvalidInput
 
@@ -109,8 +110,8 @@ def person_name(text: str) -> str:
         raise InvalidInput("The name is empty.")
     if len(name) > MAX_NAME:
         raise InvalidInput(f"The name has {len(name)} characters; at most {MAX_NAME} are kept.")
-    if any(unicodedata.category(letter) in ("Cc", "Cs") or letter in "<>" for letter in name):
-        raise InvalidInput("The name has control characters, '<' or '>', which would break subtitles. Leave them out.")
+    if any(is_hidden(letter) or letter in "<>" for letter in name):
+        raise InvalidInput("The name has invisible characters, '<' or '>', which break subtitles. Leave them out.")
     if RESERVED_NAME.fullmatch(name):
         raise InvalidInput(f"{name!r} is what unknown speakers are called. Choose another name.")
     return name

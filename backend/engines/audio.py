@@ -1,30 +1,34 @@
 """A recording's samples: decoded once to mono 16 kHz float32, kept in an unlinked temporary file, read in windows.
 
 A recording's length must not decide how much memory a server needs, so both branches of the pipeline read windows from
-one spool file; the file has no name, so a killed process leaves nothing behind.
+one spool file; the file has no name, so a killed process leaves nothing behind. The decoding itself happens in a
+process of its own (decoder.py).
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.engines.media import EXACT_DURATION, MAX_CHANNELS, MediaInfo, describe, open_media
-from backend.errors import EmptyAudio, InvalidAudio, StorageFull, TooLarge
-
-if TYPE_CHECKING:
-    import av
-    from av.container import InputContainer
+from backend.engines.media import MAX_CHANNELS, MediaInfo
+from backend.engines.media import probe as probe
+from backend.engines.progress import Progress, ignore_progress
+from backend.engines.sandbox import run_decoder
+from backend.errors import InvalidAudio
 
 SAMPLE_RATE_HZ = 16_000
+MAX_DECODE_S = 900.0
+MIN_DECODE_S, BYTES_PER_DECODE_S = 20.0, 100_000
+"""A small file gets less: so much, and a second more for so many bytes. Speech at 8 kbit/s needs a tenth of that."""
+EXACT_DURATION = {"flac", "aiff", "w64", "mov,mp4,m4a,3gp,3g2,mj2"}
+"""Demuxers whose header states the length to the sample; others estimate it or leave it out."""
 COMPARED_SAMPLES = 60 * SAMPLE_RATE_HZ
 SAME_CHANNEL_DIFFERENCE = 0.01
 """Two channels are one if their difference has less than this part of their level (codecs make copies differ)."""
@@ -54,7 +58,7 @@ class Audio:
             if count == 0:
                 raise OSError("the decoded audio is shorter than it was: its temporary file was cut")
             view, offset = view[count:], offset + count
-        return samples
+        return _mended(samples)
 
     def seconds(self, start_s: float, end_s: float) -> NDArray[np.float32]:
         """Samples between two instants, as `read`."""
@@ -70,164 +74,86 @@ class Audio:
         self.close()
 
 
-def probe(path: Path) -> MediaInfo:
-    """Open a file as media without decoding it.
-
-    Raises:
-        EmptyAudio: the file has no bytes.
-        UnsupportedMedia: it is no audio or video, or has no audio stream, or a codec that is not built in.
-        InvalidAudio: the container is damaged.
-    """
-    with open_media(path) as container:
-        return describe(container)
-
-
-def decode(path: Path, *, max_s: float, spool_dir: Path | None = None) -> Audio:
+def decode(
+    path: Path,
+    *,
+    max_s: float,
+    max_decode_s: float = MAX_DECODE_S,
+    spool_dir: Path | None = None,
+    progress: Progress = ignore_progress,
+) -> Audio:
     """Decode the first audio stream of a file, its channels mixed, to mono 16 kHz float32.
 
     Args:
         path: a local file; the name means nothing, the bytes decide.
         max_s: stop with `TooLarge` once this many seconds were decoded; headers are not believed.
+        max_decode_s: stop with `TooLarge` after this many seconds of computing; a small file gets less.
         spool_dir: where the temporary file for the samples goes; the system's place if None.
+        progress: called several times a second; what it raises ends the decoding.
 
     Raises:
         EmptyAudio, UnsupportedMedia, InvalidAudio: as `probe`; also when no sample comes out.
-        TooLarge: more than `max_s` seconds.
+        TooLarge: more than `max_s` seconds, or out of proportion to its size.
         StorageFull: no room for the samples.
+        EngineUnavailable: the decoder was ended from outside.
     """
-    with open_media(path) as container:
-        return _decode(container, describe(container), 1, max_s, spool_dir)[0]
+    return _decode(path, 1, max_s, max_decode_s, spool_dir, progress)[0]
 
 
-def decode_channels(path: Path, *, max_s: float, spool_dir: Path | None = None) -> tuple[Audio, ...]:
-    """Decode every channel of the first audio stream by itself; channels that are the same come once.
-
-    Arguments and errors as `decode`; `max_s` is the length of the recording.
-    """
-    with open_media(path) as container:
-        info = describe(container)
-        return _distinct(_decode(container, info, info.channels, max_s, spool_dir))
-
-
-def _decode(
-    container: InputContainer, info: MediaInfo, n_tracks: int, max_s: float, spool_dir: Path | None
+def decode_tracks(
+    path: Path,
+    *,
+    separate: bool,
+    max_s: float,
+    max_decode_s: float = MAX_DECODE_S,
+    spool_dir: Path | None = None,
+    progress: Progress = ignore_progress,
 ) -> tuple[Audio, ...]:
+    """Decode the first audio stream as one track, or every channel by itself; channels that are the same come once.
+
+    Other arguments and errors as `decode`; `max_s` is the length of the recording.
+    """
+    tracks = _decode(path, MAX_CHANNELS if separate else 1, max_s, max_decode_s, spool_dir, progress)
     try:
-        with ExitStack() as files:
-            # The files outlive this function inside Audio; on any error they are closed, which also deletes them.
-            tracks = [files.enter_context(tempfile.TemporaryFile(dir=spool_dir)) for _ in range(n_tracks)]
-            n_samples, damaged = _decode_into(tracks, container, round(max_s * SAMPLE_RATE_HZ))
-            _check_length(info, n_samples, damaged)
-            files.pop_all()
-            return tuple(Audio(track, n_samples, info, damaged) for track in tracks)
-    except OSError as error:  # out here, because closing a file flushes it and may fail once more
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull("No space left for the decoded samples. Free space or move UPLOAD_DIR.") from error
+        return _distinct(tracks, progress)
+    except BaseException:
+        for track in tracks:
+            track.close()
         raise
 
 
-def _decode_into(tracks: Sequence[IO[bytes]], container: InputContainer, max_samples: int) -> tuple[int, int]:
-    """Write the stream's samples, mixed into one track or each channel to its own.
-
-    Damaged packets are skipped, as players do.
-
-    Returns:
-        Samples per track, damaged packets.
-    """
-    import av
-
-    context = container.streams.audio[0].codec_context
-    resampler = _Resampler(mixed=len(tracks) == 1)
-    n_samples = damaged = 0
-    for packet in _packets(container):
-        try:
-            frames = context.decode(packet) if packet else []
-            resampled = [piece for frame in frames for piece in resampler.resample(frame)]
-        except (av.error.FFmpegError, ValueError):
-            damaged += 1
-            continue
-        damaged += packet is None
-        n_samples += _write(tracks, resampled)
-        if n_samples > max_samples:
-            raise TooLarge(
-                f"The recording is longer than {max_samples / SAMPLE_RATE_HZ:.0f} s of decoded audio. "
-                "Split it, or raise MAX_AUDIO_SECONDS."
-            )
-    try:
-        n_samples += _write(tracks, resampler.rest())
-    except (av.error.FFmpegError, ValueError):
-        damaged += 1
-    for track in tracks:
-        track.flush()
-    return n_samples, damaged
+def _decode(
+    path: Path, max_tracks: int, max_s: float, max_decode_s: float, spool_dir: Path | None, progress: Progress
+) -> tuple[Audio, ...]:
+    order = {"path": str(path.absolute()), "max_samples": round(max_s * SAMPLE_RATE_HZ)}
+    max_cpu_s = min(max_decode_s, MIN_DECODE_S + path.stat().st_size / BYTES_PER_DECODE_S)
+    with ExitStack() as files:
+        # The files outlive this function inside Audio; on any error they are closed, which also deletes them.
+        spools = [files.enter_context(tempfile.TemporaryFile(dir=spool_dir)) for _ in range(max_tracks)]
+        done = run_decoder(order, max_cpu_s=max_cpu_s, files=spools, progress=progress)
+        info = MediaInfo(**done["info"])
+        _check_length(info, done["n_samples"])
+        tracks = spools[: done["tracks"]]
+        for unused in spools[len(tracks) :]:
+            unused.close()
+        files.pop_all()
+    return tuple(Audio(track, done["n_samples"], info, done["damaged_packets"]) for track in tracks)
 
 
-class _Resampler:
-    """To 16 kHz packed float32; starts anew where the stream changes its rate or layout in the middle.
-
-    Packed, because PyAV reads past the end of a planar frame's list of eight channels.
-    """
-
-    def __init__(self, *, mixed: bool) -> None:
-        self._mixed = mixed
-        self._shape: tuple[object, ...] | None = None
-        self._inner: av.AudioResampler | None = None
-
-    def resample(self, frame: av.AudioFrame) -> list[av.AudioFrame]:
-        import av
-
-        if frame.layout.nb_channels > MAX_CHANNELS:
-            raise ValueError(f"a frame with {frame.layout.nb_channels} channels")
-        shape = (frame.format.name, frame.layout.name, frame.sample_rate)
-        before = self._inner
-        if self._inner is None or shape != self._shape:
-            layout = "mono" if self._mixed else frame.layout.name
-            self._shape, self._inner = shape, av.AudioResampler(format="flt", layout=layout, rate=SAMPLE_RATE_HZ)
-        rest = before.resample(None) if before is not None and before is not self._inner else []
-        return rest + self._inner.resample(frame)
-
-    def rest(self) -> list[av.AudioFrame]:
-        return self._inner.resample(None) if self._inner else []
-
-
-def _packets(container: InputContainer) -> Iterator[av.Packet[av.AudioStream] | None]:
-    """The first audio stream's packets; None where the container itself breaks off."""
-    import av
-
-    try:
-        yield from container.demux(container.streams.audio[0])
-    except av.error.FFmpegError:
-        yield None
-
-
-def _write(tracks: Sequence[IO[bytes]], frames: list[av.AudioFrame]) -> int:
-    """Append resampled frames; NaN, infinity and overshoot (float sources) become finite samples in [-1, 1]."""
-    written = 0
-    for frame in frames:
-        packed = frame.to_ndarray().reshape(-1, frame.layout.nb_channels)
-        samples = np.nan_to_num(packed, nan=0.0, posinf=1.0, neginf=-1.0)
+def _mended(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """NaN, infinity and overshoot (lossy codecs, float sources) become finite samples in [-1, 1]."""
+    if len(samples) and not (samples.min() >= -1.0 and samples.max() <= 1.0):
+        np.nan_to_num(samples, copy=False, nan=0.0, posinf=1.0, neginf=-1.0)
         np.clip(samples, -1.0, 1.0, out=samples)
-        # A stream that loses a channel on the way leaves silence on that track.
-        for number, track in enumerate(tracks):
-            channel = samples[:, number] if number < samples.shape[1] else np.zeros(len(samples))
-            track.write(np.ascontiguousarray(channel, dtype=np.float32).data)
-        written += len(samples)
-    return written
+    return samples
 
 
-def _check_length(info: MediaInfo, n_samples: int, damaged: int) -> None:
-    """Refuse what holds no sound, and what is visibly cut off: half a meeting must not pass for a whole one.
+def _check_length(info: MediaInfo, n_samples: int) -> None:
+    """Refuse what is visibly cut off: half a meeting must not pass for a whole one.
 
     Raises:
-        EmptyAudio, InvalidAudio
+        InvalidAudio
     """
-    if n_samples == 0 and damaged:
-        raise InvalidAudio("The audio stream is damaged: not one packet can be decoded. Export the recording again.")
-    if n_samples == 0:
-        raise EmptyAudio(
-            "The recording holds no audio samples: it is empty or was cut off before the first sound. "
-            "Check the file in a player and send it again."
-        )
     decoded_s = n_samples / SAMPLE_RATE_HZ
     claimed_s = info.duration_s if info.format in EXACT_DURATION else None
     if claimed_s and decoded_s < 0.98 * claimed_s - 1.0:
@@ -237,20 +163,21 @@ def _check_length(info: MediaInfo, n_samples: int, damaged: int) -> None:
         )
 
 
-def _distinct(tracks: Sequence[Audio]) -> tuple[Audio, ...]:
+def _distinct(tracks: Sequence[Audio], progress: Progress) -> tuple[Audio, ...]:
     """Tracks without those that say the same as one before; their files are closed."""
     kept: list[Audio] = []
     for track in tracks:
-        if any(_same(track, other) for other in kept):
+        if any(_same(track, other, progress) for other in kept):
             track.close()
         else:
             kept.append(track)
     return tuple(kept)
 
 
-def _same(one: Audio, other: Audio) -> bool:
+def _same(one: Audio, other: Audio, progress: Progress) -> bool:
     difference = level = 0.0
     for start in range(0, one.n_samples, COMPARED_SAMPLES):
+        progress(1.0)
         a, b = (track.read(start, start + COMPARED_SAMPLES) for track in (one, other))
         difference += _energy(a - b)
         level += (_energy(a) + _energy(b)) / 2

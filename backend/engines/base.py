@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from backend.domain.transcript import Diarization, SpeakerCount, Transcription
 from backend.engines.audio import Audio
-
-Progress = Callable[[float], None]
-"""Called from the engine's thread with the fraction done, 0 to 1."""
+from backend.engines.progress import Progress as Progress
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,20 @@
-"""Waiting for several things at once."""
+"""Waiting: for several things at once, and for a database to come back."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+import logging
+from collections.abc import Awaitable, Callable
 from typing import TypeVar, overload
+
+from backend.errors import DatabaseUnavailable
+
+logger = logging.getLogger(__name__)
 
 A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
+T = TypeVar("T")
 
 
 @overload
@@ -26,3 +32,20 @@ async def all_of(*awaitables: Awaitable[object]) -> tuple[object, ...]:
         if isinstance(result, BaseException):
             raise result
     return tuple(results)
+
+
+async def until_available(work: Callable[[], Awaitable[T]], check: Callable[[], None]) -> T:
+    """Do what must be written, however long the database is away.
+
+    Args:
+        check: called before each try; may raise, to give up.
+    """
+    wait_s = 0.5
+    while True:
+        check()
+        try:
+            return await work()
+        except DatabaseUnavailable as error:
+            logger.error("waiting for the database: %s", error)
+            await asyncio.sleep(wait_s)
+            wait_s = min(2.0, wait_s * 2)

@@ -1,14 +1,14 @@
-"""Reading and deleting what was processed."""
+"""Reading what was processed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from backend.database import repositories
-from backend.database.models import Conversation, ConversationStatus
+from backend.database.models import Conversation, ConversationStatus, StoredObjectRow
 from backend.database.session import Database
-from backend.errors import Conflict, NotFound
-from backend.services.storage import LocalFile, PresignedUrl, StorageService
+from backend.errors import Conflict, NotFound, ObjectMissing
+from backend.services.storage import Expected, LocalFile, PresignedUrl, StorageService
 
 
 class ConversationService:
@@ -45,40 +45,33 @@ class ConversationService:
             raise Conflict(f"The conversation has no transcript, because processing failed: {conversation.error}")
         return conversation
 
-    async def get_audio(self, conversation_id: str) -> tuple[LocalFile | PresignedUrl, Conversation, str]:
-        """How to hand out the recording, whose it is, and its content type.
+    async def get_audio(self, conversation_id: str) -> tuple[LocalFile | PresignedUrl, Conversation, StoredObjectRow]:
+        """How to hand out the recording, whose it is, and what its row says.
 
         Raises:
             NotFound, StorageError
         """
+        conversation, audio = await self._find_audio(conversation_id)
+        try:
+            return await self._access(conversation, audio), conversation, audio
+        except ObjectMissing:
+            # Between the two looks it may have moved to S3: then the row, read again, says where.
+            conversation, now = await self._find_audio(conversation_id)
+            if now.locator == audio.locator:
+                raise
+            return await self._access(conversation, now), conversation, now
+
+    async def _find_audio(self, conversation_id: str) -> tuple[Conversation, StoredObjectRow]:
         async with self._database.transaction() as session:
             conversation = await repositories.get_conversation(session, conversation_id)
             objects = await repositories.list_objects(session, conversation_id)
         audio = next((item for item in objects if item.kind == "audio"), None)
         if audio is None:
             raise NotFound("This conversation has no stored recording.")
-        access = await self._storage.access(
-            audio.locator, filename=conversation.filename, content_type=audio.content_type
+        return conversation, audio
+
+    async def _access(self, conversation: Conversation, audio: StoredObjectRow) -> LocalFile | PresignedUrl:
+        expected = Expected(audio.size_bytes, audio.sha256, audio.version, audio.created_at)
+        return await self._storage.access(
+            audio.locator, filename=conversation.filename, content_type=audio.content_type, expected=expected
         )
-        return access, conversation, audio.content_type
-
-    async def delete(self, conversation_id: str) -> None:
-        """Objects first, then the rows, so that a failure can be repeated and nothing is orphaned.
-
-        The row only goes in a transaction that sees no other object: what a job that ends meanwhile stored goes too.
-
-        Raises:
-            NotFound, StorageError
-        """
-        gone: set[str] = set()
-        while True:
-            async with self._database.transaction() as session:
-                conversation = await repositories.get_conversation(session, conversation_id, lock=True)
-                objects = await repositories.list_objects(session, conversation_id)
-                left = [item.locator for item in objects if item.locator not in gone]
-                if not left:
-                    await session.delete(conversation)
-                    return
-            for locator in left:
-                await self._storage.delete(locator)
-            gone.update(left)

@@ -1,71 +1,74 @@
-"""One recording through the whole pipeline: decode → speech → store audio ∥ transcript ∥ metadata → one commit."""
+"""What is done with one accepted recording: speech → store audio ∥ transcript ∥ manifest → one commit.
+
+Knows no queue: `backend/services/runner.py` calls `process` with steps that are checkpointed, so a job that goes on in
+another process repeats nothing that was done.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from uuid import uuid4
 
+from pydantic import TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from backend.database import repositories
-from backend.database.models import Conversation, ConversationStatus, StoredObjectRow
+from backend.database import jobs, repositories
+from backend.database.models import Conversation, ConversationStatus, Job, JobStatus, StoredObjectRow
 from backend.database.session import Database
 from backend.domain.formats import to_text
-from backend.domain.transcript import SpeakerCount
+from backend.domain.jobs import error_to_json
+from backend.domain.manifest import manifest_of
 from backend.domain.voices import SpeakerIdentity
 from backend.engines.base import TranscribeOptions
-from backend.errors import (
-    AppError,
-    Conflict,
-    DatabaseUnavailable,
-    InvalidInput,
-    NotFound,
-    ProcessingFailed,
-    StorageError,
-    TooLarge,
-)
+from backend.errors import AppError, InvalidInput, NotFound, ProcessingFailed, StorageError, TooLarge
+from backend.services.concurrency import until_available
 from backend.services.metrics import Metrics
 from backend.services.people import PeopleService
-from backend.services.speech import Channels, SpeechPipeline, SpeechResult, StageProgress, Timings, ignore_progress
+from backend.services.speech import SpeechOptions, SpeechPipeline, SpeechResult, Steps
 from backend.services.storage import SpooledFile, StorageService, StoredObject
-from backend.services.storage.keys import safe_filename
 
 logger = logging.getLogger(__name__)
-
-INTERRUPTED = "The server stopped while this recording was processed. Send it again."
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """A received recording. `filename` and `content_type` are the client's words."""
-
-    spooled: SpooledFile
-    filename: str
-    content_type: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessOptions:
+    """What the caller wants of a recording."""
+
     title: str | None = None
-    transcribe: TranscribeOptions = field(default_factory=TranscribeOptions)
-    channels: Channels = Channels.MIX
-    speakers: SpeakerCount = field(default_factory=SpeakerCount)
+    speech: SpeechOptions = field(default_factory=SpeechOptions)
+
+    @property
+    def transcribe(self) -> TranscribeOptions:
+        return self.speech.transcribe
+
+
+OPTIONS = TypeAdapter(ProcessOptions)
 
 
 @dataclass(frozen=True, slots=True)
-class Processed:
-    """What came of a recording; everything in it is stored when this exists."""
+class Heard:
+    """What was said, by whom, and when that was known."""
 
-    conversation: Conversation
     speech: SpeechResult
-    audio: StoredObject
-    transcript: StoredObject
-    timings: dict[str, float]
-    warnings: tuple[str, ...]
+    identities: dict[str, SpeakerIdentity]
+    completed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The objects of a conversation: audio, transcript, manifest."""
+
+    objects: tuple[StoredObject, ...]
+
+    def __getitem__(self, kind: str) -> StoredObject:
+        return next(item for item in self.objects if item.kind == kind)
+
+
+class Superseded(Exception):
+    """Another attempt, a cancellation or a deletion owns the job now: whatever this one has is not wanted any more."""
 
 
 class ProcessingService:
@@ -83,232 +86,282 @@ class ProcessingService:
         self._people = people
         self._metrics = metrics
 
-    async def process(
-        self, upload: Upload, options: ProcessOptions, progress: StageProgress = ignore_progress
-    ) -> Processed:
-        """Make a stored, attributed transcript of a recording.
+    async def process(self, job: Job, recording: SpooledFile, steps: Steps) -> None:
+        """Make a stored, attributed transcript of a job's recording.
 
-        Bad input leaves nothing behind. A recording that is fine but on which an engine breaks is kept: its audio is
-        stored and its conversation says `failed` and why.
+        Every step may be run again by a later attempt: stored objects are named after the attempt, and the commit is
+        refused to an attempt that is not the job's any more.
 
         Raises:
             InvalidInput: the bytes are no usable recording, or an option makes no sense for the engine.
             TooLarge: longer than MAX_AUDIO_SECONDS.
-            StorageError: no store takes the result; no file of it is kept, and its conversation says `failed` and why.
-            Conflict: somebody deleted the conversation meanwhile; nothing of it is kept.
-            ProcessingFailed: an engine broke.
+            StorageError: no store takes the result.
+            DatabaseUnavailable: the result could not be written.
+            Superseded: see there.
+            ProcessingFailed, EngineUnavailable: an engine broke.
         """
+        options = OPTIONS.validate_python(job.options)
+        conversation = await self._get_conversation(job)
+        heard = await self._hear(recording, options, steps)
+
+        async def store() -> Stored:
+            return await self._store(job, conversation, recording, heard)
+
+        stored = await steps.run("store", store, Stored)
+
         try:
-            done = await self._process(upload, options, progress)
-        except (InvalidInput, TooLarge, Conflict):
-            self._metrics.ended("refused")
+            await until_available(lambda: self._commit(job, heard, stored, steps), steps.check)
+        except Superseded:
+            await self._clean_up_after_cancellation(job, stored)
             raise
         except Exception:
-            self._metrics.ended("failed")
+            await self._delete_objects([item for item in stored.objects if item.locator != job.recording])
             raise
-        self._metrics.completed(done.speech.duration_s, done.timings)
-        return done
+        steps.progress("store", 1.0)
+        self._metrics.completed(heard.speech.duration_s, steps.timings_s)
 
-    async def _process(self, upload: Upload, options: ProcessOptions, progress: StageProgress) -> Processed:
-        timings = Timings()
-        with timings.stage("total"):
-            await self._speech.check(options.transcribe)
-            with timings.stage("decode"):
-                recording = await self._speech.decode(upload.spooled.path, options.channels)
-            with recording:
-                damaged = recording.damaged_packets
-                conversation = await self._begin(upload, options)
-                try:
-                    speech = await self._speech.run(recording, options.transcribe, options.speakers, timings, progress)
-                    speech, identities = await self._people.recognise(speech)
-                except InvalidInput:
-                    await self._forget(conversation)
-                    raise
-                except asyncio.CancelledError:
-                    await asyncio.shield(self._fail_if_possible(conversation, INTERRUPTED))
-                    raise
-                except Exception as error:
-                    raise await self._keep_failed(conversation, upload, error) from error
-            with timings.stage("store"):
-                stored = await self._store(conversation, upload, speech)
-                await self._complete(conversation, speech, identities, stored)
-        progress("store", 1.0)
-        warnings = dict.fromkeys(warning for item in stored for warning in item.warnings)
-        if damaged:
-            warnings[f"{damaged} damaged pieces of the recording were skipped."] = None
-        return Processed(conversation, speech, stored[0], stored[1], timings.seconds, tuple(warnings))
+    async def fail(self, job: Job, recording: SpooledFile | None, error: Exception) -> None:
+        """Write how a job ended that cannot be completed.
 
-    async def recover(self) -> int:
-        """Mark as failed what a process that died was working on; returns how many.
-
-        For the one process of a database of its own. A job that another process is in fact working on is marked as
-        completed again when it ends.
-        """
-        async with self._database.transaction() as session:
-            return await repositories.fail_processing(session, INTERRUPTED, datetime.now(UTC))
-
-    async def _begin(self, upload: Upload, options: ProcessOptions) -> Conversation:
-        conversation = Conversation(
-            id=f"conv_{uuid4().hex}",
-            title=options.title,
-            status=ConversationStatus.PROCESSING,
-            filename=safe_filename(upload.filename),
-            engines=self._speech.engines,
-            created_at=datetime.now(UTC),
-        )
-        async with self._database.transaction() as session:
-            session.add(conversation)
-        return conversation
-
-    async def _store(
-        self, conversation: Conversation, upload: Upload, speech: SpeechResult
-    ) -> tuple[StoredObject, StoredObject, StoredObject]:
-        """The three saves side by side. If one fails, what the others saved is deleted again."""
-        at, known = conversation.created_at, _metadata(conversation, upload, speech)
-        headers = {"duration_s": speech.duration_s, "speaker_count": len(speech.transcript.speakers)}
-        results = await asyncio.gather(
-            self._storage.save_audio_file(
-                upload.spooled,
-                conversation.id,
-                upload.filename,
-                content_type=upload.content_type,
-                metadata=headers,
-                at=at,
-            ),
-            self._storage.save_transcript(to_text(speech.transcript), conversation.id, metadata=headers, at=at),
-            self._storage.save_metadata(known, conversation.id, filename=upload.filename, at=at),
-            return_exceptions=True,
-        )
-        errors = [result for result in results if isinstance(result, BaseException)]
-        saved = [result for result in results if isinstance(result, StoredObject)]
-        if errors:
-            await self._delete_objects(saved)
-            await self._fail(conversation, str(errors[0]))
-            raise errors[0]
-        return saved[0], saved[1], saved[2]
-
-    async def _complete(
-        self,
-        conversation: Conversation,
-        speech: SpeechResult,
-        identities: Mapping[str, SpeakerIdentity],
-        stored: tuple[StoredObject, ...],
-    ) -> None:
-        """One transaction; if the database refuses, the objects go too: no object without a row."""
-        conversation.recording_url, conversation.transcript_url = stored[0].locator, stored[1].locator
-        conversation.transcript = to_text(speech.transcript)
-        conversation.duration_s = round(speech.duration_s, 3)
-        conversation.language = speech.transcript.language
-        conversation.speaker_count = len(speech.transcript.speakers)
-        conversation.engines = speech.engines
-        conversation.error = None
-        now = datetime.now(UTC)
-        rows = [_row(conversation.id, item, now) for item in stored]
-        try:
-            async with self._database.transaction() as session:
-                await _get_undeleted(session, conversation.id)
-                merged = await session.merge(conversation)
-                await repositories.save_result(
-                    session,
-                    merged,
-                    speech.transcript,
-                    speech.stats,
-                    rows,
-                    identities=identities,
-                    completed_at=now,
-                )
-        except Exception as error:
-            await self._delete_objects(stored)
-            if not isinstance(error, Conflict):
-                await self._fail_if_possible(conversation, f"The result could not be written to the database: {error}")
-            raise
-        conversation.status, conversation.completed_at = ConversationStatus.COMPLETED, now
-
-    async def _keep_failed(self, conversation: Conversation, upload: Upload, error: Exception) -> AppError:
-        """Store the recording although it could not be processed; returns what to raise."""
-        logger.error("processing %s failed", conversation.id, exc_info=error)
-        reason = str(error) if isinstance(error, AppError) else f"{type(error).__name__}: {error}"
-        try:
-            audio = await self._storage.save_audio_file(
-                upload.spooled,
-                conversation.id,
-                upload.filename,
-                content_type=upload.content_type,
-                at=conversation.created_at,
-            )
-        except StorageError as storage_error:
-            await self._fail(conversation, f"{reason} The recording could not be stored either: {storage_error}")
-            return storage_error
-        try:
-            await self._fail(conversation, reason, audio)
-        except (Conflict, DatabaseUnavailable) as unwritten:
-            await self._delete_objects([audio])
-            return unwritten
-        return ProcessingFailed(
-            f"The recording was stored as {audio.locator}, but could not be processed: {reason}", conversation.id
-        )
-
-    async def _fail(self, conversation: Conversation, reason: str, audio: StoredObject | None = None) -> None:
-        """Say in the row what went wrong, and where the recording is if it was kept.
+        A recording that is no usable input leaves nothing but the job behind. One that an engine broke on is kept: it
+        is stored, its conversation says `failed` and why, and it may be tried again.
 
         Raises:
-            Conflict: the conversation was deleted meanwhile.
+            Superseded: see there.
+            DatabaseUnavailable
         """
-        now = datetime.now(UTC)
-        async with self._database.transaction() as session:
-            row = await _get_undeleted(session, conversation.id)
-            row.status, row.error, row.completed_at = ConversationStatus.FAILED, reason, now
-            if audio:
-                row.recording_url = audio.locator
-                session.add(_row(conversation.id, audio, now))
-
-    async def _fail_if_possible(self, conversation: Conversation, reason: str) -> None:
-        """`_fail` for when another error is on its way, which must not be replaced."""
+        refused = isinstance(error, InvalidInput | TooLarge)
+        self._metrics.ended("refused" if refused else "failed")
+        if refused:
+            await self._refuse(job, error)
+            return
+        logger.error("job %s: processing %s failed", job.id, job.conversation_id, exc_info=error)
+        reason = str(error) if isinstance(error, AppError) else f"{type(error).__name__}: {error}"
+        # Where the result could not be stored, the recording waits in the spool for another try.
+        storable = recording is not None and not isinstance(error, StorageError)
+        audio = await self._keep(job, recording) if recording and storable else None
+        if audio is None:
+            await self._end_failed(job, reason, error)
+            return
+        told = ProcessingFailed(
+            f"The recording was stored as {audio.locator}, but could not be processed: {reason}", job.conversation_id
+        )
         try:
-            await self._fail(conversation, reason)
-        except (Conflict, DatabaseUnavailable) as error:
-            logger.error("%s could not be marked as failed: %s", conversation.id, error)
+            await self._end_failed(job, reason, told, audio)
+        except BaseException:
+            await self._delete_objects([audio])
+            raise
 
-    async def _forget(self, conversation: Conversation) -> None:
+    async def _hear(self, recording: SpooledFile, options: ProcessOptions, steps: Steps) -> Heard:
+        speech = await self._speech.run(recording.path, options.speech, steps)
+
+        async def name_speakers() -> Heard:
+            named, identities = await self._people.recognise(speech)
+            return Heard(named, dict(identities), datetime.now(UTC))
+
+        return await steps.run("attribute", name_speakers, Heard)
+
+    async def _store(self, job: Job, conversation: Conversation, recording: SpooledFile, heard: Heard) -> Stored:
+        """Audio and transcript side by side, and the manifest, which names both, as soon as they are there.
+
+        If one save fails, what the others saved is deleted again.
+        """
+        speech, at, attempt = heard.speech, conversation.created_at, job.attempt
+        headers = {"duration_s": speech.duration_s, "speaker_count": len(speech.transcript.speakers)}
+        await self._delete_earlier_attempts(job, at)
+
+        async def save_audio() -> StoredObject:
+            return await self._save_audio(job, recording, headers, at)
+
+        audio = asyncio.ensure_future(save_audio())
+        transcript = asyncio.ensure_future(
+            self._storage.save_transcript(
+                to_text(speech.transcript), conversation.id, metadata=headers, at=at, attempt=attempt
+            )
+        )
+
+        async def save_manifest() -> StoredObject:
+            objects = await asyncio.gather(audio, transcript)
+            document = _manifest(conversation, heard, objects)
+            return await self._storage.save_metadata(
+                document, conversation.id, filename=job.filename, at=at, attempt=attempt
+            )
+
+        results = await asyncio.gather(audio, transcript, save_manifest(), return_exceptions=True)
+        errors = [result for result in results if isinstance(result, BaseException)]
+        saved = tuple(result for result in results if isinstance(result, StoredObject))
+        if errors:
+            await self._delete_objects([item for item in saved if item.locator != job.recording])
+            raise errors[0]
+        return Stored(saved)
+
+    async def _save_audio(
+        self, job: Job, recording: SpooledFile, headers: Mapping[str, object] | None, at: datetime
+    ) -> StoredObject:
+        """The recording's object: the one it already has if it was stored on arrival or by an attempt that failed."""
         async with self._database.transaction() as session:
-            await session.delete(await repositories.get_conversation(session, conversation.id))
+            rows = await repositories.list_objects(session, job.conversation_id)
+        if found := next((row for row in rows if row.kind == "audio"), None):
+            return StoredObject(
+                found.locator,
+                found.store,
+                self._storage.key(found.locator),
+                "audio",
+                found.size_bytes,
+                found.sha256,
+                found.content_type,
+                version=found.version,
+            )
+        return await self._storage.save_audio_file(
+            recording,
+            job.conversation_id,
+            job.filename,
+            content_type=job.content_type,
+            metadata=headers,
+            at=at,
+            attempt=job.attempt,
+        )
 
-    async def _delete_objects(self, stored: tuple[StoredObject, ...] | list[StoredObject]) -> None:
-        for item in stored:
+    async def _commit(self, job: Job, heard: Heard, stored: Stored, steps: Steps) -> None:
+        """One transaction, which only the attempt that the job's row names can make."""
+        speech, at = heard.speech, heard.completed_at
+        warnings = _warnings(speech, stored.objects)
+        result = {"timings_s": steps.timings_s}
+        done = {"status": JobStatus.COMPLETED, "progress": 1.0, "stage": None, "worker_id": None, "recording": None}
+        async with self._database.transaction() as session:
+            values = {**done, "result": result, "error": None, "finished_at": datetime.now(UTC)}
+            if not await jobs.update_attempt(session, job.id, job.attempt, values):
+                raise Superseded(f"Another attempt has job {job.id}.")
+            row = await _get_conversation(session, job.conversation_id)
+            row.recording_url, row.transcript_url = stored["audio"].locator, stored["transcript"].locator
+            row.transcript = to_text(speech.transcript)
+            row.duration_s = round(speech.duration_s, 3)
+            row.language = speech.transcript.language
+            row.speaker_count = len(speech.transcript.speakers)
+            row.engines, row.warnings, row.error = speech.engines, warnings or None, None
+            known = {item.locator for item in await repositories.list_objects(session, row.id)}
+            await repositories.save_result(
+                session,
+                row,
+                speech.transcript,
+                speech.stats,
+                [_row(row.id, item, at) for item in stored.objects if item.locator not in known],
+                identities=heard.identities,
+                completed_at=at,
+            )
+
+    async def _clean_up_after_cancellation(self, job: Job, stored: Stored) -> None:
+        """What was saved for a conversation that nobody wants any more. Another attempt's objects may be the same."""
+        async with self._database.transaction() as session:
+            row = await jobs.get_job(session, job.id)
+            gone = await repositories.find_conversation(session, job.conversation_id) is None
+        if gone or row.status == JobStatus.CANCELLED:
+            await self._delete_objects(stored.objects)
+
+    async def _refuse(self, job: Job, error: Exception) -> None:
+        """Bad input leaves nothing but the job's row, which says why."""
+        async with self._database.transaction() as session:
+            if not await jobs.update_attempt(session, job.id, job.attempt, _failed(error) | {"recording": None}):
+                raise Superseded(f"Another attempt has job {job.id}.")
+            objects = await repositories.list_objects(session, job.conversation_id)
+            await session.delete(await _get_conversation(session, job.conversation_id))
+        await self._delete_locators([item.locator for item in objects])
+
+    async def _keep(self, job: Job, recording: SpooledFile) -> StoredObject | None:
+        """Store a recording that could not be processed; None if no store takes it: it stays in the spool then."""
+        try:
+            return await self._save_audio(job, recording, None, job.created_at)
+        except StorageError as error:
+            logger.error("the recording of job %s stays in the spool: %s", job.id, error)
+            return None
+
+    async def _end_failed(
+        self, job: Job, reason: str, error: Exception, audio: StoredObject | None = None
+    ) -> None:
+        now = datetime.now(UTC)
+        values = _failed(error) | ({"recording": audio.locator} if audio else {})
+        async with self._database.transaction() as session:
+            if not await jobs.update_attempt(session, job.id, job.attempt, values):
+                raise Superseded(f"Another attempt has job {job.id}.")
+            row = await _get_conversation(session, job.conversation_id)
+            row.status, row.error, row.completed_at = ConversationStatus.FAILED, reason, now
+            known = {item.locator for item in await repositories.list_objects(session, row.id)}
+            if audio and audio.locator not in known:
+                row.recording_url = audio.locator
+                session.add(_row(row.id, audio, now))
+
+    async def _get_conversation(self, job: Job) -> Conversation:
+        async with self._database.transaction() as session:
+            return await _get_conversation(session, job.conversation_id)
+
+    async def _delete_earlier_attempts(self, job: Job, at: datetime) -> None:
+        """What attempts left whose process died between saving and noting that they had saved."""
+        async with self._database.transaction() as session:
+            keep = await jobs.locators_of(session, job.conversation_id)
+        for attempt in range(1, job.attempt):
             try:
-                await self._storage.delete(item.locator)
+                await self._storage.delete_attempt(job.conversation_id, job.filename, at, attempt, keep)
+            except StorageError as error:
+                logger.warning("what attempt %d of job %s left could not be deleted: %s", attempt, job.id, error)
+
+    async def _delete_objects(self, stored: Sequence[StoredObject]) -> None:
+        await self._delete_locators([item.locator for item in stored])
+
+    async def _delete_locators(self, locators: Sequence[str]) -> None:
+        for locator in locators:
+            try:
+                await self._storage.delete(locator)
             except StorageError:
-                logger.exception("%s is left without a row and could not be deleted", item.locator)
+                logger.exception("%s is left without a row and could not be deleted", locator)
 
 
-async def _get_undeleted(session: AsyncSession, conversation_id: str) -> Conversation:
-    """A conversation that was deleted while it was processed stays deleted. Raises Conflict."""
+async def _get_conversation(session: AsyncSession, conversation_id: str) -> Conversation:
+    """A conversation that was deleted while it was processed stays deleted."""
     try:
         return await repositories.get_conversation(session, conversation_id, lock=True)
     except NotFound as error:
-        raise Conflict("The conversation was deleted while it was processed.") from error
+        raise Superseded("The conversation was deleted while it was processed.") from error
 
 
-def _metadata(conversation: Conversation, upload: Upload, speech: SpeechResult) -> dict[str, object]:
+def _failed(error: Exception) -> dict[str, object]:
     return {
-        "conversation_id": conversation.id,
-        "title": conversation.title,
-        "filename": upload.filename,
-        "content_type": upload.content_type,
-        "size_bytes": upload.spooled.size_bytes,
-        "sha256": upload.spooled.sha256,
-        "uploaded_at": conversation.created_at.isoformat(),
-        "duration_s": round(speech.duration_s, 3),
-        "language": speech.transcript.language,
-        "speaker_count": len(speech.transcript.speakers),
-        "engines": speech.engines,
-        "media": {
-            "format": speech.media.format,
-            "codec": speech.media.codec,
-            "sample_rate_hz": speech.media.sample_rate_hz,
-            "channels": speech.media.channels,
-        },
+        "status": JobStatus.FAILED,
+        "error": error_to_json(error),
+        "worker_id": None,
+        "finished_at": datetime.now(UTC),
     }
+
+
+def _warnings(speech: SpeechResult, objects: Sequence[StoredObject]) -> list[str]:
+    """What did not go as configured, each cause once."""
+    found = dict.fromkeys(warning for item in objects for warning in item.warnings)
+    if speech.damaged_packets:
+        found[f"{speech.damaged_packets} damaged pieces of the recording were skipped."] = None
+    return list(found)
+
+
+def _manifest(conversation: Conversation, heard: Heard, objects: Sequence[StoredObject]) -> dict[str, object]:
+    speech = heard.speech
+    media: Mapping[str, str | int | float | None] = {
+        "format": speech.media.format,
+        "codec": speech.media.codec,
+        "sample_rate_hz": speech.media.sample_rate_hz,
+        "channels": speech.media.channels,
+    }
+    return manifest_of(
+        conversation,
+        objects,
+        status="completed",
+        completed_at=heard.completed_at,
+        transcript=speech.transcript,
+        stats=speech.stats,
+        identities=heard.identities,
+        duration_s=speech.duration_s,
+        engines=speech.engines,
+        media=media,
+        warnings=tuple(_warnings(speech, objects)),
+        error=None,
+    )
 
 
 def _row(conversation_id: str, item: StoredObject, at: datetime) -> StoredObjectRow:
@@ -320,5 +373,7 @@ def _row(conversation_id: str, item: StoredObject, at: datetime) -> StoredObject
         size_bytes=item.size_bytes,
         sha256=item.sha256,
         content_type=item.content_type,
+        version=item.version,
+        parked=item.parked,
         created_at=at,
     )

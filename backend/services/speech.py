@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -16,13 +16,14 @@ import anyio.to_thread
 from backend.domain.speakers import attribute, speaker_stats
 from backend.domain.transcript import Diarization, SpeakerCount, SpeakerStats, SpeakerTurn, Transcript, Transcription
 from backend.domain.voices import Voice
-from backend.engines.audio import Audio, decode, decode_channels
+from backend.engines.audio import MAX_DECODE_S, Audio, decode_tracks, probe
 from backend.engines.base import Diarizer, TranscribeOptions, Transcriber
 from backend.engines.lazy import Lazy
 from backend.engines.media import MediaInfo
 from backend.engines.vad import speech_regions
 from backend.services.concurrency import all_of
 
+T = TypeVar("T")
 StageProgress = Callable[[str, float], None]
 """Called with a stage's name ("decode", "diarize", "transcribe", "store") and its fraction done; from any thread."""
 
@@ -51,30 +52,75 @@ class Recording:
     tracks: tuple[Audio, ...]
 
     @property
-    def damaged_packets(self) -> int:
-        return self.tracks[0].damaged_packets
+    def facts(self) -> RecordingFacts:
+        first = self.tracks[0]
+        return RecordingFacts(first.duration_s, first.info, len(self.tracks), first.damaged_packets)
 
-    def __enter__(self) -> Recording:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
+    def close(self) -> None:
         for track in self.tracks:
             track.close()
 
 
-@dataclass(slots=True)
-class Timings:
-    """Wall-clock seconds per stage; stages that run side by side overlap."""
+@dataclass(frozen=True, slots=True)
+class RecordingFacts:
+    """What decoding told about a recording, without its samples."""
 
-    seconds: dict[str, float] = field(default_factory=dict)
+    duration_s: float
+    media: MediaInfo
+    tracks: int
+    damaged_packets: int
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+
+@dataclass(frozen=True, slots=True)
+class SpeechOptions:
+    """What the caller knows of a recording."""
+
+    transcribe: TranscribeOptions = field(default_factory=TranscribeOptions)
+    channels: Channels = Channels.MIX
+    speakers: SpeakerCount = field(default_factory=SpeakerCount)
+
+
+class Steps(Protocol):
+    """Runs the stages of a job and notes how long each took; a durable one never repeats a stage that was done."""
+
+    @property
+    def timings_s(self) -> dict[str, float]:
+        """Seconds per stage so far; stages that run side by side overlap."""
+        ...
+
+    def progress(self, stage: str, fraction: float) -> None:
+        """Take note of a stage's fraction done; from any thread. May raise, to stop the stage."""
+        ...
+
+    def check(self) -> None:
+        """May raise, to stop between stages."""
+        ...
+
+    async def run(self, stage: str, work: Callable[[], Awaitable[T]], kind: type[T]) -> T:
+        """Run a stage whose result is of a type that pydantic can turn into JSON and back."""
+        ...
+
+
+class DirectSteps:
+    """Steps that are simply run, for callers without a durable job.
+
+    Args:
+        report: told of the progress of each stage.
+    """
+
+    def __init__(self, report: StageProgress = ignore_progress) -> None:
+        self.timings_s: dict[str, float] = {}
+        self.progress = report
+
+    def check(self) -> None:
+        """Nobody stops these."""
+
+    async def run(self, stage: str, work: Callable[[], Awaitable[T]], kind: type[T]) -> T:  # noqa: ARG002
         began = time.perf_counter()
         try:
-            yield
+            return await work()
         finally:
-            self.seconds[name] = round(time.perf_counter() - began, 3)
+            self.timings_s[stage] = round(time.perf_counter() - began, 3)
 
 
 def _name(engine: Lazy[Transcriber] | Lazy[Diarizer]) -> str:
@@ -96,6 +142,7 @@ class SpeechResult:
     media: MediaInfo
     engines: dict[str, str]
     voices: Mapping[str, Voice] = field(default_factory=dict)
+    damaged_packets: int = 0
 
 
 class SpeechPipeline:
@@ -105,7 +152,9 @@ class SpeechPipeline:
         transcriber: the engine that hears words.
         diarizer: the engine that tells voices apart; None: everything is one speaker's.
         max_audio_s: longest recording in decoded seconds.
+        max_decode_s: longest decoding in seconds of computing.
         spool_dir: where decoded samples are kept while a recording is processed.
+        keep_voices: off: embeddings of voices go no further than the diarizer, not even into a checkpoint.
     """
 
     def __init__(
@@ -114,18 +163,24 @@ class SpeechPipeline:
         diarizer: Lazy[Diarizer] | None,
         *,
         max_audio_s: float,
+        max_decode_s: float = MAX_DECODE_S,
         spool_dir: Path | None = None,
+        keep_voices: bool = True,
     ) -> None:
         self._transcriber = transcriber
         self._diarizer = diarizer
         self._max_audio_s = max_audio_s
+        self._max_decode_s = max_decode_s
         self._spool_dir = spool_dir
+        self._keep_voices = keep_voices
         # Inference has threads of its own: a long recording must not starve the 40 threads that serve files.
-        # One recording at a time per engine: the engines themselves use all cores.
-        self._asr_limiter = anyio.CapacityLimiter(1)
-        self._diarization_limiter = anyio.CapacityLimiter(1)
+        # Two recordings at a time per engine, so that a short one need not wait for a long one; the engines themselves
+        # use all cores.
+        self._asr_limiter = anyio.CapacityLimiter(2)
+        self._diarization_limiter = anyio.CapacityLimiter(2)
         self._load_limiter = anyio.CapacityLimiter(4)
         self._decode_limiter = anyio.CapacityLimiter(2)
+        self._probe_limiter = anyio.CapacityLimiter(4)  # its own: an upload is not to wait for long decodings
 
     @property
     def engines(self) -> dict[str, str]:
@@ -155,67 +210,79 @@ class SpeechPipeline:
         transcriber = await anyio.to_thread.run_sync(self._transcriber.get, limiter=self._load_limiter)
         transcriber.check(options)
 
-    async def decode(self, path: Path, channels: Channels = Channels.MIX) -> Recording:
-        """The recording as samples; the caller closes it. Raises as `backend.engines.audio.decode`."""
+    async def probe(self, path: Path) -> MediaInfo:
+        """What a recording's container claims, without decoding it. Raises as `backend.engines.media.probe`."""
+        return await anyio.to_thread.run_sync(probe, path, limiter=self._probe_limiter)
 
-        def run() -> Recording:
-            if channels == Channels.SEPARATE:
-                return Recording(decode_channels(path, max_s=self._max_audio_s, spool_dir=self._spool_dir))
-            return Recording((decode(path, max_s=self._max_audio_s, spool_dir=self._spool_dir),))
-
-        return await anyio.to_thread.run_sync(run, limiter=self._decode_limiter)
-
-    async def run(
-        self,
-        recording: Recording,
-        options: TranscribeOptions,
-        speakers: SpeakerCount,
-        timings: Timings,
-        progress: StageProgress = ignore_progress,
-    ) -> SpeechResult:
-        """Who said what in decoded audio. Of several tracks each is its own speaker's.
+    async def run(self, path: Path, options: SpeechOptions, steps: Steps) -> SpeechResult:
+        """Who said what in a recording. With separate channels each track is its own speaker's.
 
         Raises:
             EngineUnavailable: a model cannot be loaded.
-            InvalidInput: the engine does not know the language that was asked for.
+            InvalidInput: the bytes are no usable recording, or the engine does not know the language asked for.
+            TooLarge: longer than MAX_AUDIO_SECONDS.
         """
-        first, *others = recording.tracks
-        diarization: Diarization | None
-        if others:
-            transcription, diarization = await self._hear_tracks(recording.tracks, options, timings, progress)
-        else:
-            transcription, diarization = await self._hear(first, options, speakers, timings, progress)
-        with timings.stage("attribute"):
-            transcript, labels = attribute(transcription, diarization)
-            stats = speaker_stats(transcript, diarization, labels)
-        engines = self.engines | ({"diarization": "channels"} if others else {})
+        await self.check(options.transcribe)
+        samples = _Samples(partial(self._decode, path, options.channels, steps))
+        try:
+            facts = await steps.run("decode", samples.get_facts, RecordingFacts)
+            hear = self._hear_tracks if facts.tracks > 1 else self._hear
+            transcription, diarization = await hear(samples, options, steps)
+        finally:
+            samples.close()
+        transcript, labels = attribute(transcription, diarization)
+        stats = speaker_stats(transcript, diarization, labels)
+        engines = self.engines | ({"diarization": "channels"} if facts.tracks > 1 else {})
         heard = diarization.voices if diarization else {}
         voices = {labels[label]: voice for label, voice in heard.items() if label in labels}
-        return SpeechResult(transcript, stats, first.duration_s, first.info, engines, voices)
+        return SpeechResult(
+            transcript, stats, facts.duration_s, facts.media, engines, voices, damaged_packets=facts.damaged_packets
+        )
+
+    async def _decode(self, path: Path, channels: Channels, steps: Steps) -> Recording:
+        def run() -> Recording:
+            tracks = decode_tracks(
+                path,
+                separate=channels == Channels.SEPARATE,
+                max_s=self._max_audio_s,
+                max_decode_s=self._max_decode_s,
+                spool_dir=self._spool_dir,
+                progress=partial(steps.progress, "decode"),
+            )
+            return Recording(tracks)
+
+        recording = await anyio.to_thread.run_sync(run, limiter=self._decode_limiter)
+        steps.progress("decode", 1.0)
+        return recording
 
     async def _hear(
-        self,
-        audio: Audio,
-        options: TranscribeOptions,
-        speakers: SpeakerCount,
-        timings: Timings,
-        progress: StageProgress,
+        self, samples: _Samples, options: SpeechOptions, steps: Steps
     ) -> tuple[Transcription, Diarization | None]:
         """Both branches: side by side, or one after the other if the transcriber needs the turns."""
-        transcriber = await anyio.to_thread.run_sync(self._transcriber.get, limiter=self._asr_limiter)
+        transcriber = await anyio.to_thread.run_sync(self._transcriber.get, limiter=self._load_limiter)
 
         async def diarize() -> Diarization | None:
-            if self._diarizer is None:
+            engine = self._diarizer
+            if engine is None:
                 return None
-            with timings.stage("diarize"):
-                diarizer = await anyio.to_thread.run_sync(self._diarizer.get, limiter=self._diarization_limiter)
-                run = partial(diarizer.diarize, audio, speakers, partial(progress, "diarize"))
-                return await anyio.to_thread.run_sync(run, limiter=self._diarization_limiter)
+
+            async def work() -> Diarization:
+                audio = (await samples.get()).tracks[0]
+                diarizer = await anyio.to_thread.run_sync(engine.get, limiter=self._load_limiter)
+                run = partial(diarizer.diarize, audio, options.speakers, partial(steps.progress, "diarize"))
+                found = await anyio.to_thread.run_sync(run, limiter=self._diarization_limiter)
+                return found if self._keep_voices else replace(found, voices={})
+
+            return await steps.run("diarize", work, Diarization)
 
         async def transcribe(turns: Diarization | None) -> Transcription:
-            with timings.stage("transcribe"):
-                run = partial(transcriber.transcribe, audio, options, turns, partial(progress, "transcribe"))
+            async def work() -> Transcription:
+                audio = (await samples.get()).tracks[0]
+                report = partial(steps.progress, "transcribe")
+                run = partial(transcriber.transcribe, audio, options.transcribe, turns, report)
                 return await anyio.to_thread.run_sync(run, limiter=self._asr_limiter)
+
+            return await steps.run("transcribe", work, Transcription)
 
         if transcriber.needs_turns:
             diarization = await diarize()
@@ -223,29 +290,73 @@ class SpeechPipeline:
         return await all_of(transcribe(None), diarize())
 
     async def _hear_tracks(
-        self, tracks: tuple[Audio, ...], options: TranscribeOptions, timings: Timings, progress: StageProgress
+        self, samples: _Samples, options: SpeechOptions, steps: Steps
     ) -> tuple[Transcription, Diarization]:
         """Every track by itself; who speaks is known, only when is asked."""
-        transcriber = await anyio.to_thread.run_sync(self._transcriber.get, limiter=self._asr_limiter)
+        transcriber = await anyio.to_thread.run_sync(self._transcriber.get, limiter=self._load_limiter)
 
-        def hear(number: int, audio: Audio) -> tuple[Transcription, tuple[SpeakerTurn, ...]]:
+        def hear(audio: Audio, number: int, count: int) -> HeardTrack:
             turns = tuple(replace(turn, speaker=f"channel {number}") for turn in speech_regions(audio))
 
             def report(fraction: float) -> None:
-                progress("transcribe", (number + fraction) / len(tracks))
+                steps.progress("transcribe", (number + fraction) / count)
 
-            return transcriber.transcribe(audio, options, Diarization(turns, turns), report), turns
+            return HeardTrack(
+                transcriber.transcribe(audio, options.transcribe, Diarization(turns, turns), report), turns
+            )
 
-        with timings.stage("transcribe"):
-            heard = [
-                await anyio.to_thread.run_sync(partial(hear, number, audio), limiter=self._asr_limiter)
-                for number, audio in enumerate(tracks)
-            ]
+        async def work() -> HeardTracks:
+            tracks = (await samples.get()).tracks
+            return HeardTracks(
+                tuple(
+                    [
+                        await anyio.to_thread.run_sync(hear, audio, number, len(tracks), limiter=self._asr_limiter)
+                        for number, audio in enumerate(tracks)
+                    ]
+                )
+            )
+
+        heard = (await steps.run("transcribe", work, HeardTracks)).tracks
         segments = [
             replace(segment, speaker=f"channel {number}")
-            for number, (transcription, _) in enumerate(heard)
-            for segment in transcription.segments
+            for number, track in enumerate(heard)
+            for segment in track.transcription.segments
         ]
-        turns = tuple(sorted((turn for _, turns in heard for turn in turns), key=lambda turn: turn.start_s))
-        language = next((transcription.language for transcription, _ in heard if transcription.language), None)
+        turns = tuple(sorted((turn for track in heard for turn in track.turns), key=lambda turn: turn.start_s))
+        language = next((track.transcription.language for track in heard if track.transcription.language), None)
         return Transcription(tuple(segments), language), Diarization(turns, turns)
+
+
+@dataclass(frozen=True, slots=True)
+class HeardTrack:
+    transcription: Transcription
+    turns: tuple[SpeakerTurn, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HeardTracks:
+    """What was heard on each channel, and when somebody spoke there."""
+
+    tracks: tuple[HeardTrack, ...]
+
+
+class _Samples:
+    """A recording that is decoded when it is first needed: not at all if every stage was done before."""
+
+    def __init__(self, decode_it: Callable[[], Awaitable[Recording]]) -> None:
+        self._decode = decode_it
+        self._lock = anyio.Lock()
+        self._recording: Recording | None = None
+
+    async def get(self) -> Recording:
+        async with self._lock:
+            if self._recording is None:
+                self._recording = await self._decode()
+        return self._recording
+
+    async def get_facts(self) -> RecordingFacts:
+        return (await self.get()).facts
+
+    def close(self) -> None:
+        if self._recording is not None:
+            self._recording.close()

@@ -9,9 +9,9 @@ import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 from uuid import uuid4
 
 import pytest
@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from backend.errors import InvalidInput, ObjectExists, ObjectMissing
-from backend.services.storage import LocalFile, ObjectStore, PresignedUrl, SpooledFile, StoredObject
+from backend.services.storage import LocalFile, ObjectStore, PresignedUrl, SpooledFile, StorageService, StoredObject
 from backend.services.storage.keys import audio_key
 
 AT = datetime(2026, 1, 15, 23, 30, tzinfo=UTC)
@@ -181,6 +181,87 @@ class StoreContract:
         async with aclosing(bench.subject.open(locator)) as chunks:
             assert await anext(chunks)
         assert await read(bench.subject, locator, 0, 2) == b"xx"
+
+
+class UpkeepContract:
+    """What every store offers to those who compare it with the rows. Inherit and provide the fixture `bench`."""
+
+    @pytest.fixture
+    def store(self, bench: Bench) -> ObjectStore:
+        assert not isinstance(bench.subject, StorageService)
+        return cast(ObjectStore, bench.subject)
+
+    async def test_the_listing_says_what_is_there_and_since_when(self, bench: Bench, store: ObjectStore) -> None:
+        began, conversation_id = datetime.now(UTC), conversation()
+        stored = await bench.save(b"12345", conversation_id, "Größe 1.wav")
+        [listed] = [item async for item in store.iterate() if item.key.startswith(f"{conversation_id}/")]
+        assert (listed.locator, listed.key, listed.size_bytes) == (stored.locator, stored.key, 5)
+        assert abs(listed.modified_at - began) < timedelta(seconds=30)
+
+    async def test_a_conversation_is_listed_without_its_neighbours(self, bench: Bench, store: ObjectStore) -> None:
+        first = conversation()
+        mine = {(await bench.save(b"x", first, filename)).locator for filename in ("a.wav", "b.wav")}
+        for neighbour in (f"{first}0", f"{first}-1", f"{first}_"):
+            await bench.save(b"x", neighbour, "a.wav")
+        listed = [item.locator async for item in store.iterate(conversation_id=first)]
+        assert (set(listed), len(listed)) == (mine, 2)
+
+    async def test_a_listing_goes_on_after_any_of_its_objects(self, bench: Bench, store: ObjectStore) -> None:
+        first = conversation()
+        for name in (first, f"{first}-1", f"{first}_1"):
+            for filename in ("a.wav", "a b.wav", "ä.wav", "a-1.wav"):
+                await bench.save(b"x", name, filename)
+
+        listed = [item.locator async for item in store.iterate() if first in item.locator]
+        assert len(listed) == 12
+        for number, locator in enumerate(listed):
+            rest = [item.locator async for item in store.iterate(after=locator) if first in item.locator]
+            assert rest == listed[number + 1 :]
+
+    async def test_sizes_of_what_is_there(self, bench: Bench, store: ObjectStore) -> None:
+        conversation_id = conversation()
+        here = await bench.save(b"12345", conversation_id, "here.wav")
+        gone = await bench.save(b"123", conversation_id, "gone.wav")
+        await store.delete(gone.locator)
+        assert await store.find_sizes([here.locator, gone.locator]) == {here.locator: 5}
+        assert await store.find_sizes([]) == {}
+
+    async def test_quarantine_keeps_the_bytes_out_of_the_way(self, bench: Bench, store: ObjectStore) -> None:
+        stored = await bench.save(b"suspect", conversation(), "a b.wav")
+        moved_to = await store.move_to_quarantine(stored.locator)
+        assert bench.peek(stored.locator) is None
+        assert bench.peek(moved_to) == b"suspect"
+        assert stored.locator not in [item.locator async for item in store.iterate()]
+        assert moved_to not in [item.locator async for item in store.iterate()]
+        assert [item.size_bytes async for item in store.iterate_quarantine() if item.locator == moved_to] == [7]
+
+    async def test_what_is_in_quarantine_is_not_overwritten(self, bench: Bench, store: ObjectStore) -> None:
+        conversation_id, moved = conversation(), {}
+        for data in (b"first", b"second", b"third"):
+            stored = await bench.save(data, conversation_id, "a.wav")
+            moved[await store.move_to_quarantine(stored.locator)] = data
+        assert {locator: bench.peek(locator) for locator in moved} == moved
+        assert len(moved) == 3
+
+    async def test_what_is_missing_cannot_be_moved(self, bench: Bench, store: ObjectStore) -> None:
+        stored = await bench.save(b"x", conversation(), "a.wav")
+        await store.delete(stored.locator)
+        with pytest.raises(ObjectMissing):
+            await store.move_to_quarantine(stored.locator)
+
+    async def test_only_the_quarantine_is_emptied(self, bench: Bench, store: ObjectStore) -> None:
+        stored = await bench.save(b"good", conversation(), "a.wav")
+        with pytest.raises(InvalidInput):
+            await store.delete_quarantined(stored.locator)
+        assert bench.peek(stored.locator) == b"good"
+        moved_to = await store.move_to_quarantine(stored.locator)
+        for _ in range(2):
+            await store.delete_quarantined(moved_to)
+        assert bench.peek(moved_to) is None
+
+    async def test_no_upload_is_unfinished(self, bench: Bench, store: ObjectStore) -> None:
+        await bench.save(b"x", conversation(), "a.wav")
+        assert [upload async for upload in store.iterate_uploads()] == []
 
 
 class StoreMachine(RuleBasedStateMachine):

@@ -19,7 +19,7 @@ from backend.services.storage.local import LocalStore
 from backend.services.storage.memory import MemoryStore
 from backend.services.storage.s3 import S3Store
 from backend.services.storage.threads import ThreadLane
-from tests.contracts.store_contract import AT, Bench, StoreContract, StoreMachine, spooled, store_bench
+from tests.contracts.store_contract import AT, Bench, StoreContract, StoreMachine, UpkeepContract, spooled, store_bench
 from tests.fixtures_storage import s3_settings
 from tests.servers import S3Server, free_port
 
@@ -67,7 +67,7 @@ def service_bench(service: StorageService, back_door: BackDoor) -> Bench:
     return Bench(service, save, *back_door)
 
 
-class TestMemoryStore(StoreContract):
+class TestMemoryStore(UpkeepContract, StoreContract):
     @pytest.fixture
     def bench(self, tmp_path: Path) -> Bench:
         store = MemoryStore()
@@ -79,7 +79,7 @@ class TestMemoryStore(StoreContract):
         return store_bench(store, tmp_path, store.objects.get, plant)
 
 
-class TestLocalStore(StoreContract):
+class TestLocalStore(UpkeepContract, StoreContract):
     @pytest.fixture
     def store(self, upload_dir: Path) -> LocalStore:
         return LocalStore(str(upload_dir), ThreadLane("disk", 4))
@@ -95,7 +95,7 @@ class TestLocalStore(StoreContract):
             await store.put(source, kind="audio", key=key, content_type="audio/wav", metadata={})
 
 
-class TestS3StoreOnSwift(StoreContract):
+class TestS3StoreOnSwift(UpkeepContract, StoreContract):
     @pytest.fixture(scope="class")
     async def bench(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -229,18 +230,29 @@ async def test_prints_of_another_engine_are_not_compared(house: House) -> None:
     assert shown(await house.process()) == ["Speaker 1", "Speaker 2"]
 
 
-async def test_without_the_database_no_file_is_left(
-    house: House, tmp_path: Path, stored_files: Callable[[], list[str]]
-) -> None:
-    def lose_tables() -> dict[str, Voice]:
+async def test_a_result_waits_for_a_database_that_is_away(house: House, tmp_path: Path) -> None:
+    lost = threading.Event()
+
+    def rename(before: str, after: str) -> None:
         with closing(sqlite3.connect(tmp_path / "rows.db")) as connection:
-            connection.execute("DROP TABLE voice_prints")
-            connection.execute("ALTER TABLE conversations RENAME TO lost")
+            connection.execute(f"ALTER TABLE {before} RENAME TO {after}")
+
+    def lose_tables() -> dict[str, Voice]:
+        rename("segments", "lost")
+        lost.set()
         return {"x": ANNA}
 
     house.diarizer.hear = lose_tables
-    answer = await house.client.post("/audio/process", files={"file": ("a.wav", house.recording)})
-    assert answer.status_code == 503 and stored_files() == []
+    async with asyncio.TaskGroup() as group:
+        request = group.create_task(
+            house.client.post("/audio/process", files={"file": ("a.wav", house.recording)}, timeout=30)
+        )
+        while not lost.is_set():
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(1)
+        assert not request.done()
+        rename("lost", "segments")
+    assert request.result().status_code == 200
 
 
 async def test_people_are_listed_by_name_and_paged(house: House) -> None:

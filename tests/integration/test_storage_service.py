@@ -24,6 +24,7 @@ from backend.errors import (
     TooLarge,
 )
 from backend.services.storage import LocalFile, StorageConfig, StorageService
+from backend.services.storage.breaker import FAILURES_IN_A_ROW
 from backend.services.storage.memory import MemoryStore
 from tests.contracts.store_contract import AT, chunked, conversation, read
 from tests.servers import PROJECT, FaultProxy, S3Server, free_port
@@ -145,11 +146,13 @@ class TestChoice:
         config = s3_config(faulty.server, storage_backend="s3", fallback=False, s3_retry_after_s=0.1)
         async with StorageService(config) as storage:
             faulty.mode = "refuse"
-            with pytest.raises(StorageUnavailable):
-                await storage.save_audio_file(b"x", conversation(), "m.wav")
+            for _ in range(FAILURES_IN_A_ROW):
+                with pytest.raises(StorageUnavailable):
+                    await storage.save_audio_file(b"x", conversation(), "m.wav")
             info = await storage.get_info(ask=False)
             assert (info.storage_type, info.s3_enabled, info.fallback) == ("s3", False, False)
             faulty.mode = "pass"
+            await eventually_on(storage)
             assert (await storage.save_audio_file(b"x", conversation(), "m.wav")).store == "s3"
 
     async def test_without_fallback_a_wrong_secret_stops_the_start(
@@ -261,7 +264,8 @@ class TestFallback:
         primary, fallback = MemoryStore("primary"), MemoryStore("fallback")
         async with StorageService(local_config, primary=primary, fallback=fallback) as storage:
             primary.failure = StorageUnavailable("Down.")
-            await storage.save_transcript("a", conversation())
+            for _ in range(FAILURES_IN_A_ROW):
+                await storage.save_transcript("a", conversation())
             asked = primary.calls
             info = await storage.get_info(ask=False)
             assert (info.storage_type, info.reason, primary.calls) == ("fallback", "Down.", asked)

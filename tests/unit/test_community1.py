@@ -53,6 +53,23 @@ def as_audio():
         yield open_audio
 
 
+@pytest.fixture(scope="module")
+def twelve_voices(meeting):
+    """The three voices of the sample, each spoken at four speeds, which moves pitch and timbre: a minute in turns."""
+    spoken = [meeting.seconds(start, end) for start, end, _ in reference(MEETING)[:3]]
+    pause = silence(0.4)[0]
+    pieces = [
+        np.append(np.interp(np.arange(0, len(turn) - 1, speed), np.arange(len(turn)), turn), pause)
+        for speed in (0.75, 0.9, 1.1, 1.3)
+        for turn in spoken
+    ]
+    with tempfile.TemporaryFile() as file:
+        samples = np.concatenate(pieces).astype(np.float32)
+        file.write(samples.tobytes())
+        file.flush()
+        yield Audio(file, len(samples), MediaInfo("wav", "pcm_f32le", 16_000, 1, None))
+
+
 def run(diarizer: Community1Diarizer, audio: Audio, speakers: SpeakerCount = UNKNOWN) -> Diarization:
     result = diarizer.diarize(audio, speakers, lambda done: None)
     assert_sane(result, audio.duration_s)
@@ -170,6 +187,19 @@ def test_number_of_speakers_is_honoured(diarizer, meeting, count, expected):
 def test_number_of_speakers_is_honoured_where_speech_is_faint(diarizer, asked):
     with decode(EVAL / "meetings" / "trn01.flac", max_s=60) as audio:
         assert len(names(run(diarizer, audio, SpeakerCount(exact=asked)).turns)) == asked
+
+
+@pytest.mark.parametrize(
+    ("count", "least", "most"),
+    [
+        (UNKNOWN, 4, 12),
+        (SpeakerCount(exact=12), 12, 12),
+        (SpeakerCount(maximum=12), 4, 12),
+        (SpeakerCount(maximum=5), 4, 5),
+    ],
+)
+def test_twelve_voices_are_told_apart_within_what_is_asked(diarizer, twelve_voices, count, least, most):
+    assert least <= len(names(run(diarizer, twelve_voices, count).turns)) <= most
 
 
 def test_progress_rises_to_one(diarizer, meeting):

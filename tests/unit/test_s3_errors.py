@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.errors import ObjectMissing, StorageError, StorageFull, StorageMisconfigured, StorageUnavailable
+from backend.errors import (
+    ObjectMissing,
+    ObjectRefused,
+    StorageError,
+    StorageFull,
+    StorageMisconfigured,
+    StorageUnavailable,
+)
 from backend.services.storage.s3_errors import refusal
 from backend.services.storage.s3_metadata import MAX_TOTAL_BYTES, object_metadata
 
@@ -37,7 +44,15 @@ def answer(code: str, status: int, message: str = "") -> dict[str, Any]:
         ("502", 502, StorageUnavailable, "Waiting"),
         ("QuotaExceeded", 403, StorageFull, "quota"),
         ("InsufficientStorage", 507, StorageFull, "quota"),
-        ("EntityTooLarge", 400, StorageError, "EntityTooLarge"),
+        ("EntityTooLarge", 400, ObjectRefused, "EntityTooLarge"),
+        ("413", 413, ObjectRefused, "413"),
+        ("InvalidArgument", 400, ObjectRefused, "InvalidArgument"),
+        ("412", 412, ObjectRefused, "412"),
+        ("BadDigest", 400, StorageUnavailable, "damaged on the way"),
+        ("XAmzContentSHA256Mismatch", 400, StorageUnavailable, "damaged on the way"),
+        ("ConditionalRequestConflict", 409, StorageUnavailable, "Waiting"),
+        ("MissingContentLength", 411, StorageMisconfigured, "S3_ENDPOINT_URL"),
+        ("", 0, StorageError, "refused"),
     ],
 )
 def test_each_answer_keeps_its_meaning(code: str, status: int, kind: type[StorageError], said: str) -> None:
@@ -52,6 +67,7 @@ def test_each_answer_keeps_its_meaning(code: str, status: int, kind: type[Storag
         ("NotImplemented", 501, ""),
         ("InvalidArgument", 400, "The encryption method specified is not supported"),
         ("KMS.NotFoundException", 400, "key"),
+        ("InvalidRequest", 400, ""),
         ("InvalidRequest", 400, "Server Side Encryption with AWS KMS managed keys requires HTTPS"),
     ],
 )

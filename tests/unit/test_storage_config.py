@@ -41,3 +41,10 @@ def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_value_that_makes_no_sense_is_refused() -> None:
     with pytest.raises(ValidationError, match="storage_backend"):
         StorageConfig(_env_file=None, storage_backend="tape")
+
+
+@pytest.mark.parametrize("rate", [-1, 1, 65_535])
+def test_a_drain_that_no_store_would_wait_for_is_refused(rate: int) -> None:
+    with pytest.raises(ValidationError, match="drain_max_bytes_per_s"):
+        StorageConfig(_env_file=None, drain_max_bytes_per_s=rate)
+    assert StorageConfig(_env_file=None, drain_max_bytes_per_s=65_536).drain_max_bytes_per_s == 65_536

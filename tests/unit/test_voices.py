@@ -121,7 +121,20 @@ def test_names_are_tidied(text: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", " \t ", "x" * (MAX_NAME + 1), "a\0b", "<b>", "x --> y", "Speaker 2", "speaker12", "Unknown", "\ud800"]
+    "text",
+    [
+        "",
+        " \t ",
+        "x" * (MAX_NAME + 1),
+        "a\0b",
+        "<b>",
+        "x --> y",
+        "Speaker 2",
+        "speaker12",
+        "Unknown",
+        "\ud800",
+        "A\u202eb",
+    ],
 )
 def test_names_that_would_break_or_confuse_a_transcript_are_refused(text: str) -> None:
     with pytest.raises(InvalidInput):

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+import re
+from contextlib import suppress
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 from pydantic import ValidationError
-from starlette.exceptions import HTTPException
 
 from backend.api.dependencies import ServicesDep
-from backend.api.multipart import MultipartUpload
+from backend.api.intake import FILE_FIELD, open_form, recording_of
+from backend.api.job_schemas import JobOut
 from backend.api.problems import problem_responses
 from backend.api.schemas import ProcessForm, ProcessResponse, StorageInfoOut
-from backend.services.processing import ProcessOptions, Upload
+from backend.errors import DatabaseUnavailable
+from backend.services.jobs import Submission
 
 router = APIRouter(prefix="/audio", tags=["audio"])
 
-FILE_FIELD = "file"
+ACCEPTED: dict[int | str, dict[str, object]] = {
+    202: {"model": JobOut, "description": "Accepted; `Location` names the job", "headers": {"Location": {}}}
+}
+_RESPOND_ASYNC = re.compile(r"(^|[,;\s])respond-async($|[,;\s])", re.IGNORECASE)
 
 
 def _request_body() -> dict[str, object]:
@@ -24,7 +33,7 @@ def _request_body() -> dict[str, object]:
     file = {"type": "string", "format": "binary", "description": "The recording: any common audio or video file"}
     # Swagger UI offers a file picker for `format: binary`; nullable unions would turn its fields into JSON editors.
     fields = {name: _plain(field) for name, field in schema["properties"].items()}
-    form = {"type": "object", "required": [FILE_FIELD], "properties": {FILE_FIELD: file, **fields}}
+    form = {"type": "object", "properties": {FILE_FIELD: file, **fields}}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}}}}
 
 
@@ -37,37 +46,58 @@ def _plain(field: dict[str, object]) -> dict[str, object]:
 @router.post(
     "/process",
     summary="Transcribe a recording: who said what",
-    responses=problem_responses(400, 408, 409, 413, 415, 422, 500, 503, 507),
+    response_model=ProcessResponse,
+    responses={**ACCEPTED, **problem_responses(400, 408, 409, 413, 415, 422, 429, 500, 502, 503, 507)},
     openapi_extra=_request_body(),
 )
-async def process_audio(request: Request, services: ServicesDep) -> ProcessResponse:
+async def process_audio(
+    request: Request,
+    services: ServicesDep,
+    prefer: Annotated[str | None, Header(description="`respond-async` (RFC 7240): do not wait")] = None,
+    idempotency_key: Annotated[
+        str | None, Header(max_length=255, description="The same key again gives the same conversation")
+    ] = None,
+    respond_async: Annotated[bool, Query(alias="async", description="Do not wait: 202 and a job")] = False,
+    dedupe: Annotated[bool, Query(description="The same bytes again give the conversation that has them")] = False,
+) -> ProcessResponse | Response:
     """Store a recording, transcribe it, tell its speakers apart and store the transcript.
 
-    The answer comes when everything is stored. Silence gives an empty transcript with no speakers.
+    The recording is the form's `file`, what is at its `url`, or an upload made before, by its `upload_id`. Once it has
+    arrived it is processed even if the client hangs up or the server is killed. The answer comes when everything is
+    stored; silence gives an empty transcript with no speakers.
     """
-    settings = services.settings
-    form = MultipartUpload(
-        request,
-        file_field=FILE_FIELD,
-        max_bytes=settings.max_upload_bytes,
-        stall_timeout_s=settings.upload_stall_timeout_s,
-    )
-    async with services.storage.spool(form.file_chunks(), max_bytes=settings.max_upload_bytes) as spooled:
-        if form.filename is None:
-            raise HTTPException(422, "The form has no 'file' field. With curl: -F \"file=@meeting.wav\"")
-        options = _options(form.fields)
-        upload = Upload(spooled, form.filename, form.content_type)
-        return ProcessResponse.from_processed(await services.processing.process(upload, options))
+    await services.jobs.check_room()
+    form = open_form(request, services)
+    expected = int(request.headers.get("content-length") or 0) or None
+    limit = services.settings.max_upload_bytes
+    async with services.storage.spool(form.file_chunks(), max_bytes=limit, expected_bytes=expected) as spooled:
+        fields = _fields(form.fields)
+        how = Submission(
+            idempotency_key=idempotency_key,
+            dedupe=dedupe,
+            callback_url=await services.webhooks.callback_for(fields.callback_url),
+        )
+        async with recording_of(form, spooled, services) as upload:
+            job = await services.jobs.submit(upload, fields.to_options(), how)
+    if respond_async or (prefer and _RESPOND_ASYNC.search(prefer)):
+        headers = {"Location": f"/jobs/{job.id}", "Preference-Applied": "respond-async"}
+        return JSONResponse(JobOut.from_row(job).model_dump(mode="json"), 202, headers)
+    return ProcessResponse.from_row(*await services.jobs.result(await services.jobs.wait(job.id)))
 
 
 @router.get("/storage-info", summary="Where recordings are stored right now", responses=problem_responses(500))
 async def storage_info(services: ServicesDep) -> StorageInfoOut:
-    return StorageInfoOut.model_validate(await services.storage.get_info())
+    shown = StorageInfoOut.model_validate(await services.storage.get_info())
+    with suppress(DatabaseUnavailable):
+        waiting = await services.drain.backlog()
+        shown.drain_pending_objects, shown.drain_pending_bytes = waiting.objects, waiting.bytes
+        shown.drain_oldest_s, shown.drain_parked_objects = waiting.oldest_s, waiting.parked
+    return shown
 
 
-def _options(fields: dict[str, str]) -> ProcessOptions:
+def _fields(fields: dict[str, str]) -> ProcessForm:
     try:
-        return ProcessForm.model_validate(fields).to_options()
+        return ProcessForm.model_validate(fields)
     except ValidationError as error:
         found = [{**item, "loc": ("body", *item["loc"])} for item in error.errors(include_context=False)]
         raise RequestValidationError(found) from error

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from base64 import b64encode
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
@@ -19,7 +20,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from backend.api.dependencies import ServicesDep
 from backend.api.problems import problem_responses
-from backend.api.schemas import ConversationDetail, ConversationPage, TranscriptOut, transcript_of
+from backend.api.schemas import ConversationDetail, ConversationPage, DeletionOut, TranscriptOut, transcript_of
 from backend.database.models import Conversation, ConversationStatus
 from backend.database.repositories import to_transcript
 from backend.domain.formats import to_srt, to_text, to_vtt
@@ -98,34 +99,53 @@ async def get_transcript(
         200: _RECORDING,
         206: {"description": "Part of the recording", **_RECORDING},
         307: {"description": "A presigned URL on S3"},
-        **problem_responses(404, 416, 503),
+        **problem_responses(404, 416, 500, 503),
     },
 )
 async def get_audio(conversation_id: str, services: ServicesDep) -> Response:
-    access, conversation, content_type = await services.conversations.get_audio(conversation_id)
-    if isinstance(access, PresignedUrl):
-        return RedirectResponse(access.url, 307, headers={"Cache-Control": "no-store"})
-    return _Recording(
-        access.path,
-        media_type=content_type,
-        filename=conversation.filename,
-        content_disposition_type="attachment",
-        headers={"X-Content-Type-Options": "nosniff"},
-    )
+    async def find() -> Response:
+        access, conversation, audio = await services.conversations.get_audio(conversation_id)
+        if isinstance(access, PresignedUrl):
+            return RedirectResponse(access.url, 307, headers={"Cache-Control": "no-store"})
+        recording = _Recording(
+            access.path,
+            media_type=audio.content_type,
+            filename=conversation.filename,
+            content_disposition_type="attachment",
+            headers={"X-Content-Type-Options": "nosniff", "Repr-Digest": _repr_digest(audio.sha256)},
+        )
+        recording.find_again = find
+        return recording
+
+    return await find()
 
 
 @router.delete(
     "/{conversation_id}",
     status_code=204,
+    response_class=Response,
     summary="Delete a conversation: its rows and its stored files",
-    responses=problem_responses(404, 503),
+    responses={
+        202: {"model": DeletionOut, "description": "Deleted, but a store that holds files of it cannot be reached now"},
+        **problem_responses(404, 503),
+    },
 )
-async def delete_conversation(conversation_id: str, services: ServicesDep) -> None:
-    await services.conversations.delete(conversation_id)
+async def delete_conversation(conversation_id: str, services: ServicesDep) -> Response:
+    """From the answer on nobody sees the conversation. What could not be deleted at once is deleted later."""
+    deletion = await services.deletes.delete(conversation_id)
+    if deletion.complete:
+        return Response(status_code=204)
+    return JSONResponse(DeletionOut.model_validate(deletion).model_dump(mode="json"), 202)
 
 
 class _Recording(FileResponse):
-    """A file whose errors are problem details, and whose malformed ranges are ignored (RFC 9110, section 14.2)."""
+    """A file whose errors are problem details, and whose malformed ranges are ignored (RFC 9110, section 14.2).
+
+    Attributes:
+        find_again: gives the response anew when the file is gone; it may have moved to another store.
+    """
+
+    find_again: Callable[[], Awaitable[Response]] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked = Headers(scope=scope).get("range")
@@ -150,7 +170,15 @@ class _Recording(FileResponse):
             self.set_stat_headers(self.stat_result)
             await super().__call__(scope, receive, send_late)
         except FileNotFoundError as error:
-            raise ObjectMissing("The recording is gone from storage: it was deleted at this moment.") from error
+            found = await self.find_again() if self.find_again else None
+            if found is None or (isinstance(found, _Recording) and found.path == self.path):
+                raise ObjectMissing("The recording is gone from storage: it was deleted at this moment.") from error
+            await found(scope, receive, send)
+
+
+def _repr_digest(sha256: str) -> str:
+    """The hash of the whole recording as RFC 9530 writes it, also when only a range of it is sent."""
+    return f"sha-256=:{b64encode(bytes.fromhex(sha256)).decode()}:"
 
 
 def _is_range(asked: str) -> bool:

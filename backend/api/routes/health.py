@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from fastapi import APIRouter, Response
 from starlette.exceptions import HTTPException
 
@@ -9,6 +11,7 @@ from backend import __version__
 from backend.api.dependencies import ServicesDep
 from backend.api.problems import problem_responses
 from backend.api.schemas import Health
+from backend.errors import DatabaseUnavailable
 from backend.services.speech import ATTRIBUTION
 
 router = APIRouter(prefix="/health", tags=["health"])
@@ -22,6 +25,10 @@ metrics_router = APIRouter(tags=["health"])
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
 async def metrics(services: ServicesDep) -> Response:
+    await services.storage.get_info(ask=False)  # looks at the disk
+    with suppress(DatabaseUnavailable):
+        await services.drain.backlog()  # sets its figures
+        services.metrics.queues(await services.jobs.figures())
     return Response(services.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
@@ -30,11 +37,14 @@ async def health(services: ServicesDep) -> Health:
     s3_wanted = services.settings.storage.storage_backend != "local"
     info = await services.storage.get_info(ask=False)
     return Health(
-        status="degraded" if s3_wanted and info.reason else "ok",
+        status="degraded" if (s3_wanted and info.reason) or info.disk != "ok" else "ok",
         version=__version__,
         ready=services.speech.ready,
         engines=services.speech.engines,
         storage=info.storage_type,
+        storage_reason=info.reason,
+        breaker=info.breaker,
+        disk=info.disk,
         database=services.database.kind,
         attribution=list(ATTRIBUTION),
     )

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Literal, Protocol
 
+from backend.errors import AppError, StorageError
+
 Kind = Literal["audio", "transcript", "metadata"]
+
+GiveUp = Callable[[], StorageError | None]
+"""Why a save should not go on; None: it should."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A put in the background, of bytes that are safe elsewhere until it is done.
+
+    Attributes:
+        max_bytes_per_s: the rate that a large object keeps to; 0: none.
+    """
+
+    max_bytes_per_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +38,13 @@ class SpooledFile:
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """An object in its final place. The locator is the truth about where it is; `key` is the same in every store."""
+    """An object in its final place. The locator is the truth about where it is; `key` is the same in every store.
+
+    Attributes:
+        warnings: what did not go as configured.
+        version: the store's own name for this state of the object (an ETag), where it has one.
+        parked: why the store it belongs in refused this one object, so that it stays where it is; None: it may move.
+    """
 
     locator: str
     store: str
@@ -31,9 +54,26 @@ class StoredObject:
     sha256: str
     content_type: str
     warnings: tuple[str, ...] = ()
+    version: str | None = None
+    parked: str | None = None
 
     def __str__(self) -> str:
         return self.locator
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a row says of an object, to be held against what the store has.
+
+    Attributes:
+        version: as in `StoredObject`.
+        saved_at: when the row was written.
+    """
+
+    size_bytes: int
+    sha256: str
+    version: str | None = None
+    saved_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +91,129 @@ class PresignedUrl:
     expires_s: int
 
 
-class ObjectStore(Protocol):
+@dataclass(frozen=True, slots=True)
+class ListedObject:
+    """An object as its store lists it. `modified_at` is when it came to this place."""
+
+    locator: str
+    key: str
+    size_bytes: int
+    modified_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class UnfinishedUpload:
+    """Parts that a store keeps, and bills, until their upload is completed or aborted."""
+
+    locator: str
+    upload_id: str
+    started_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class UploadedPart:
+    """A part that has arrived. `version` is the store's name for its bytes (an ETag)."""
+
+    number: int
+    size_bytes: int
+    version: str
+
+
+class DirectUploads(Protocol):
+    """Uploads that clients send in parts straight to a store, by links that carry the permission to do so.
+
+    All methods but `locator` may raise StorageMisconfigured or StorageUnavailable.
+    """
+
+    def locator(self, key: str) -> str:
+        """Where the object will be."""
+        ...
+
+    async def begin(self, key: str, content_type: str) -> str:
+        """Return the store's id of a new upload."""
+        ...
+
+    async def sign(self, key: str, upload_id: str, sizes_bytes: Sequence[int], expires_s: int) -> list[PresignedUrl]:
+        """Return links to PUT parts 1, 2 … of exactly these sizes to."""
+        ...
+
+    async def list_parts(self, key: str, upload_id: str) -> list[UploadedPart]:
+        """Return what has arrived, in order.
+
+        Raises:
+            ObjectMissing: there is no such upload, or it is completed.
+        """
+        ...
+
+    async def complete(self, key: str, upload_id: str, parts: Sequence[UploadedPart]) -> None:
+        """Make one object of the parts.
+
+        Raises:
+            ObjectMissing: as above.
+        """
+        ...
+
+    async def abort(self, key: str, upload_id: str) -> None:
+        """Delete the parts, or the object that they became."""
+        ...
+
+    async def close(self) -> None:
+        """Free connections."""
+        ...
+
+
+class Upkeep(Protocol):
+    """What a store offers to those who compare it with the rows. Errors as for `ObjectStore`."""
+
+    async def find_sizes(self, locators: Sequence[str]) -> dict[str, int | AppError]:
+        """Return the size in bytes of every object that is there, or why that one cannot be looked at.
+
+        What is missing is left out.
+        """
+        ...
+
+    def iterate(self, *, after: str | None = None, conversation_id: str | None = None) -> AsyncIterator[ListedObject]:
+        """List all objects, or one conversation's, in an order that stays the same.
+
+        Args:
+            after: a locator; what comes up to it, and itself, is left out.
+            conversation_id: nothing but this conversation's objects.
+        """
+        ...
+
+    async def move_to_quarantine(self, locator: str) -> str:
+        """Move an object to where nobody looks for it, and return where that is. Nothing is overwritten.
+
+        Raises:
+            ObjectMissing: there is no such object.
+        """
+        ...
+
+    def iterate_quarantine(self) -> AsyncIterator[ListedObject]:
+        """List what was moved there; `modified_at` is when."""
+        ...
+
+    async def delete_quarantined(self, locator: str) -> None:
+        """Delete for good. One that is already gone is no error.
+
+        Raises:
+            InvalidInput: it is not in the quarantine.
+        """
+        ...
+
+    def iterate_uploads(self) -> AsyncIterator[UnfinishedUpload]:
+        """List uploads in parts that nobody completed or aborted yet."""
+        ...
+
+    async def abort_upload(self, upload: UnfinishedUpload) -> None:
+        """Delete the parts of an upload. One that is already gone is no error."""
+        ...
+
+
+class ObjectStore(Upkeep, Protocol):
     """Keeps write-once objects. Every adapter passes the suite in tests/contracts/store_contract.py.
 
-    All methods but `name` and `owns` may raise StorageMisconfigured or StorageUnavailable.
+    All methods but `name`, `owns`, `locator` and `key` may raise StorageMisconfigured or StorageUnavailable.
     """
 
     @property
@@ -64,6 +223,18 @@ class ObjectStore(Protocol):
 
     def owns(self, locator: str) -> bool:
         """Whether locators of this form belong to this store. Says nothing about existence."""
+        ...
+
+    def locator(self, kind: Kind, key: str) -> str:
+        """The locator that an object of this kind has under this key, whether or not it exists."""
+        ...
+
+    def key(self, locator: str) -> str:
+        """The key in a locator of this store, the same in every store.
+
+        Raises:
+            InvalidInput: the locator is not this store's.
+        """
         ...
 
     async def check(self, *, write: bool = True) -> None:
@@ -78,12 +249,26 @@ class ObjectStore(Protocol):
         ...
 
     async def put(
-        self, spooled: SpooledFile, *, kind: Kind, key: str, content_type: str, metadata: Mapping[str, object]
+        self,
+        spooled: SpooledFile,
+        *,
+        kind: Kind,
+        key: str,
+        content_type: str,
+        metadata: Mapping[str, object],
+        give_up: GiveUp | None = None,
+        move: Move | None = None,
     ) -> StoredObject:
         """Store the bytes under a new key; the spool file stays its owner's, whatever happens.
 
+        Args:
+            give_up: asked by stores across a network before they begin and while they send.
+            move: the bytes come from another store. Then no save waits for this put, and an object of the same size
+                and hash under the key is what an earlier attempt left, and is taken over.
+
         Raises:
             ObjectExists: the key is taken; nothing was written.
+            ObjectRefused: the store takes others, not this one.
             StorageError: not stored.
         """
         ...
@@ -108,11 +293,17 @@ class ObjectStore(Protocol):
         """Remove the object. One that is already gone is no error."""
         ...
 
-    async def access(self, locator: str, *, filename: str, content_type: str) -> LocalFile | PresignedUrl:
+    async def access(
+        self, locator: str, *, filename: str, content_type: str, expected: Expected | None = None
+    ) -> LocalFile | PresignedUrl:
         """Say how a client may be given the bytes, under this file name and content type.
+
+        Args:
+            expected: what must be there; looked at as far as the store can without reading everything each time.
 
         Raises:
             ObjectMissing: there is no such object.
+            ObjectCorrupt: there is, and it is not what is expected.
         """
         ...
 

@@ -9,24 +9,30 @@ Original file names are data: they enter a path only through `safe_filename`.
 
 from __future__ import annotations
 
+import mimetypes
 import re
 import unicodedata
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from urllib.parse import quote
 
+from backend.domain.text import is_hidden
 from backend.errors import InvalidInput
 from backend.services.storage.base import Kind
 
 PREFIXES: dict[Kind, str] = {"audio": "audio/", "transcript": "transcripts/", "metadata": "metadata/"}
 """Put before the key in a bucket; a local folder needs no such split."""
 
+INCOMING = "incoming/"
+"""In a bucket, apart from what Aperta keeps, what clients send straight there: nobody's recording yet."""
+
 MAX_STEM_BYTES = 200
 MAX_EXTENSION_BYTES = 32
 """Together with `_metadata.json` or a uniqueness suffix a name stays below the 255 bytes of common file systems."""
 
 _CONVERSATION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_JOINERS = "\u200c\u200d"  # format characters that Persian words and emoji are spelled with
+_KEY = re.compile(r"([A-Za-z0-9_-]{1,64})/\d{4}/\d{2}/\d{2}/([^/\0]+)")
+_METADATA = re.compile(r"_metadata(-\w+)*\.json$")
 
 
 def safe_filename(name: str) -> str:
@@ -39,7 +45,7 @@ def safe_filename(name: str) -> str:
         NFC, at most 232 bytes of UTF-8, extension kept; "recording" when nothing is left.
     """
     last = re.split(r"[/\\]", name)[-1]
-    printable = unicodedata.normalize("NFC", "".join(c for c in last if not _is_hidden(c)))
+    printable = unicodedata.normalize("NFC", "".join(c for c in last if not is_hidden(c)))
     stem, extension = _split_extension(printable.strip().lstrip(". ").strip())
     return (_cut(stem, MAX_STEM_BYTES) or "recording") + extension
 
@@ -90,6 +96,11 @@ def distinct_key(key: str, token: str) -> str:
     return f"{folder}/{stem}-{token}{extension}"
 
 
+def attempt_key(key: str, attempt: int) -> str:
+    """Return the key as the n-th attempt names its object: unchanged for the first, `…/meeting-try2.wav` later."""
+    return key if attempt <= 1 else distinct_key(key, f"try{attempt}")
+
+
 def validated_key(key: str) -> str:
     """Return the key unchanged.
 
@@ -100,6 +111,26 @@ def validated_key(key: str) -> str:
     if any(not part or part.startswith(".") or "\0" in part or "\\" in part for part in parts):
         raise InvalidInput(f"{key[:200]!r} is not an object key.")
     return key
+
+
+def parse_key(key: str) -> tuple[str, Kind] | None:
+    """Return conversation id and kind of a key that this module may have made; None for any other.
+
+    The kind is a guess where a store does not tell: a recording may have been called `a_metadata.json`.
+    """
+    found = _KEY.fullmatch(key)
+    if found is None:
+        return None
+    conversation_id, name = found.groups()
+    if re.fullmatch(rf"{conversation_id}_transcript(-\w+)*\.txt", name):
+        return conversation_id, "transcript"
+    return conversation_id, "metadata" if _METADATA.search(name) else "audio"
+
+
+def media_type(filename: str) -> str:
+    """Return the audio or video type a name suggests, else one that nothing opens: never a page or a program."""
+    guessed = mimetypes.guess_type(filename)[0] or ""
+    return guessed if guessed.startswith(("audio/", "video/")) else "application/octet-stream"
 
 
 def attachment(filename: str) -> str:
@@ -114,14 +145,6 @@ def _folder(conversation_id: str, at: datetime) -> str:
         raise InvalidInput("The time of a recording needs a time zone.")
     day = at.astimezone(UTC)
     return f"{validated_conversation_id(conversation_id)}/{day.year:04d}/{day.month:02d}/{day.day:02d}"
-
-
-def _is_hidden(char: str) -> bool:
-    """Control, bidi and other format characters, lone surrogates, line separators and noncharacters."""
-    if char in _JOINERS:
-        return False
-    noncharacter = ord(char) & 0xFFFE == 0xFFFE or 0xFDD0 <= ord(char) <= 0xFDEF
-    return noncharacter or unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 def _split_extension(name: str) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from backend.errors import InvalidInput, ObjectExists, ObjectMissing, StorageMisconfigured
-from backend.services.storage.base import Kind, LocalFile, SpooledFile, StoredObject
+from backend.services.storage.base import Expected, GiveUp, Kind, LocalFile, Move, SpooledFile, StoredObject
 from backend.services.storage.disk import (
     CHUNK_BYTES,
     disk_errors,
@@ -18,14 +18,16 @@ from backend.services.storage.disk import (
     storage_error,
     sync_folder,
 )
+from backend.services.storage.integrity import Integrity
 from backend.services.storage.keys import validated_key
+from backend.services.storage.local_upkeep import LocalUpkeep
 from backend.services.storage.ranges import validated_range
 from backend.services.storage.threads import ThreadLane
 
 _NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
-class LocalStore:
+class LocalStore(LocalUpkeep):
     """Write-once files in a folder. A locator is the folder as configured, a slash and the key.
 
     Args:
@@ -37,6 +39,7 @@ class LocalStore:
         self._prefix = upload_dir.rstrip("/") + "/"
         self._root = Path(upload_dir).absolute()
         self._lane = lane
+        self._integrity = Integrity()
 
     @property
     def name(self) -> str:
@@ -44,6 +47,12 @@ class LocalStore:
 
     def owns(self, locator: str) -> bool:
         return "://" not in locator
+
+    def locator(self, kind: Kind, key: str) -> str:  # noqa: ARG002
+        return self._prefix + validated_key(key)
+
+    def key(self, locator: str) -> str:
+        return self._path(locator).relative_to(self._root).as_posix()
 
     async def check(self, *, write: bool = True) -> None:
         await self._lane.run(self._check, write)
@@ -56,6 +65,8 @@ class LocalStore:
         key: str,
         content_type: str,
         metadata: Mapping[str, object],  # noqa: ARG002  files carry none; it is in the metadata object beside them
+        give_up: GiveUp | None = None,  # noqa: ARG002
+        move: Move | None = None,  # noqa: ARG002  nothing moves into a folder
     ) -> StoredObject:
         await self._lane.run(self._place, spooled.path, validated_key(key))
         return StoredObject(self._prefix + key, self.name, key, kind, spooled.size_bytes, spooled.sha256, content_type)
@@ -77,8 +88,17 @@ class LocalStore:
     async def delete(self, locator: str) -> None:
         await self._lane.run(self._delete, locator)
 
-    async def access(self, locator: str, *, filename: str, content_type: str) -> LocalFile:  # noqa: ARG002
-        await self._lane.run(self._stat, locator)
+    async def access(
+        self,
+        locator: str,
+        *,
+        filename: str,  # noqa: ARG002
+        content_type: str,  # noqa: ARG002
+        expected: Expected | None = None,
+    ) -> LocalFile:
+        found = await self._lane.run(self._stat, locator)
+        if expected is not None:
+            await self._lane.run(self._integrity.check, self._path(locator), found, locator, expected)
         return LocalFile(self._path(locator))
 
     async def close(self) -> None:

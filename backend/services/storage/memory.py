@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+import hashlib
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime
+from uuid import uuid4
 
 import anyio
 
-from backend.errors import ObjectExists, ObjectMissing, StorageError
-from backend.services.storage.base import Kind, PresignedUrl, SpooledFile, StoredObject
+from backend.errors import AppError, InvalidInput, ObjectCorrupt, ObjectExists, ObjectMissing, StorageError
+from backend.services.storage.base import (
+    Expected,
+    GiveUp,
+    Kind,
+    ListedObject,
+    Move,
+    PresignedUrl,
+    SpooledFile,
+    StoredObject,
+    UnfinishedUpload,
+)
 from backend.services.storage.disk import CHUNK_BYTES
-from backend.services.storage.keys import validated_key
+from backend.services.storage.keys import distinct_key, validated_key
 from backend.services.storage.ranges import validated_range
 
 
@@ -25,6 +38,7 @@ class MemoryStore:
     def __init__(self, name: str = "memory") -> None:
         self._name = name
         self.objects: dict[str, bytes] = {}
+        self.saved_at: dict[str, datetime] = {}
         self.failure: StorageError | None = None
         self.calls = 0
 
@@ -34,6 +48,9 @@ class MemoryStore:
 
     def locator(self, kind: Kind, key: str) -> str:
         return f"{self._name}://{kind}/{key}"
+
+    def key(self, locator: str) -> str:
+        return locator.removeprefix(f"{self._name}://").partition("/")[2]
 
     def owns(self, locator: str) -> bool:
         return locator.startswith(f"{self._name}://")
@@ -49,13 +66,16 @@ class MemoryStore:
         key: str,
         content_type: str,
         metadata: Mapping[str, object],  # noqa: ARG002
+        give_up: GiveUp | None = None,  # noqa: ARG002
+        move: Move | None = None,
     ) -> StoredObject:
         self._answer()
         locator = self.locator(kind, validated_key(key))
         data = await anyio.Path(spooled.path).read_bytes()
-        if locator in self.objects:
+        if locator in self.objects and not (move and self.objects[locator] == data):
             raise ObjectExists(f"{locator} exists already.")
         self.objects[locator] = data
+        self.saved_at[locator] = datetime.now(UTC)
         return StoredObject(locator, self._name, key, kind, spooled.size_bytes, spooled.sha256, content_type)
 
     async def open(self, locator: str, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
@@ -71,12 +91,69 @@ class MemoryStore:
         self._answer()
         self.objects.pop(locator, None)
 
-    async def access(self, locator: str, *, filename: str, content_type: str) -> PresignedUrl:  # noqa: ARG002
-        self._find(locator)
+    async def access(
+        self,
+        locator: str,
+        *,
+        filename: str,  # noqa: ARG002
+        content_type: str,  # noqa: ARG002
+        expected: Expected | None = None,
+    ) -> PresignedUrl:
+        data = self._find(locator)
+        if expected is not None and hashlib.sha256(data).hexdigest() != expected.sha256:
+            raise ObjectCorrupt(f"{locator} is not what was saved.")
         return PresignedUrl(locator, expires_s=900)
+
+    async def find_sizes(self, locators: Sequence[str]) -> dict[str, int | AppError]:
+        self._answer()
+        return {locator: len(self.objects[locator]) for locator in locators if locator in self.objects}
+
+    async def iterate(
+        self, *, after: str | None = None, conversation_id: str | None = None
+    ) -> AsyncIterator[ListedObject]:
+        for item in self._list(self._name):
+            wanted = conversation_id is None or item.key.startswith(f"{conversation_id}/")
+            if wanted and item.locator > (after or ""):
+                yield item
+
+    async def move_to_quarantine(self, locator: str) -> str:
+        data = self._find(locator)
+        target = f"{self._name}-quarantine{locator.removeprefix(self._name)}"
+        while target in self.objects:
+            target = distinct_key(target, uuid4().hex[:6])
+        self.objects[target], self.saved_at[target] = data, datetime.now(UTC)
+        del self.objects[locator]
+        return target
+
+    async def iterate_quarantine(self) -> AsyncIterator[ListedObject]:
+        for item in self._list(f"{self._name}-quarantine"):
+            yield item
+
+    async def delete_quarantined(self, locator: str) -> None:
+        if not locator.startswith(f"{self._name}-quarantine://"):
+            raise InvalidInput(f"{locator[:200]!r} is not in the quarantine.")
+        self._answer()
+        self.objects.pop(locator, None)
+
+    async def iterate_uploads(self) -> AsyncIterator[UnfinishedUpload]:
+        self._answer()
+        return
+        yield  # an upload in parts needs a store that takes parts
+
+    async def abort_upload(self, upload: UnfinishedUpload) -> None:
+        raise InvalidInput(f"{upload.locator[:200]!r} is no upload in parts.")
 
     async def close(self) -> None:
         return None
+
+    def _list(self, scheme: str) -> list[ListedObject]:
+        self._answer()
+        held = sorted(locator for locator in self.objects if locator.startswith(f"{scheme}://"))
+        never = datetime.min.replace(tzinfo=UTC)
+        return [
+            ListedObject(item, item.split("/", 3)[3], len(self.objects[item]), self.saved_at.get(item, never))
+            for item in held
+        ]
 
     def _find(self, locator: str) -> bytes:
         self._answer()

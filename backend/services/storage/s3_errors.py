@@ -6,7 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from backend.errors import ObjectMissing, StorageError, StorageFull, StorageMisconfigured, StorageUnavailable
+from backend.errors import (
+    ObjectMissing,
+    ObjectRefused,
+    StorageError,
+    StorageFull,
+    StorageMisconfigured,
+    StorageUnavailable,
+)
 
 _DENIED = "The credentials need s3:ListBucket, s3:GetObject, s3:PutObject and s3:DeleteObject on the bucket."
 _REMEDIES = {
@@ -26,9 +33,25 @@ _REMEDIES = {
     "AllAccessDisabled": "The store has disabled this bucket.",
     "AccountProblem": "The account is blocked at the provider.",
     "NotSignedUp": "The account is not set up for S3.",
+    "MissingContentLength": "The store does not take AWS's own checksums; setting S3_ENDPOINT_URL leaves them out.",
     "MethodNotAllowed": "The store does not allow this; check S3_ENDPOINT_URL.",
 }
-_TRANSIENT = {"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "Throttling", "OperationAborted"}
+_TRANSIENT = {
+    "ConditionalRequestConflict",
+    "InternalError",
+    "OperationAborted",
+    "RequestTimeout",
+    "ServiceUnavailable",
+    "SlowDown",
+    "Throttling",
+}
+_DAMAGED = {
+    "BadDigest",
+    "IncompleteBody",
+    "XAmzContentChecksumMismatch",
+    "XAmzContentSHA256Mismatch",
+}
+"""The store did not get the bytes that were sent. They are fine here, so sending them again may help."""
 _FULL = {"QuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "507"}
 
 
@@ -60,7 +83,7 @@ def refusal(answer: dict[str, Any], action: str, target: str, encryption: str) -
     """Return the error for an answer of the store that is not a success."""
     code = str(answer.get("Error", {}).get("Code", ""))
     status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    message = str(answer.get("Error", {}).get("Message", ""))
+    message = str(answer.get("Error", {}).get("Message") or "")
     said = f"S3 refused to {action} {target}: {code or status} {message}".rstrip(". ")
     if encryption != "none" and _is_about_encryption(message, code, status):
         return StorageMisconfigured(
@@ -75,16 +98,22 @@ def refusal(answer: dict[str, Any], action: str, target: str, encryption: str) -
         return StorageFull(f"{said}. Free space or raise the quota at the provider.")
     if status == 501:
         return StorageMisconfigured(f"{said}. The store does not implement this request.")
+    if code in _DAMAGED:
+        return StorageUnavailable(f"{said}. The bytes were damaged on the way: look at the network and the store.")
     if code in _TRANSIENT or status >= 500 or status == 429:
         return StorageUnavailable(f"{said}. Waiting may help.")
     if status in {401, 403}:
         return StorageMisconfigured(f"{said}. {_DENIED}")
+    if 400 <= status < 500:
+        return ObjectRefused(f"{said}.")
     return StorageError(f"{said}.")
 
 
 def _is_about_encryption(message: str, code: str, status: int) -> bool:
     named = "encrypt" in message.lower() or code.startswith("KMS") or "sse" in code.lower()
-    return status == 501 or (named and 400 <= status < 500)
+    # Ceph refuses the header on plain HTTP without a word of explanation.
+    mute = code in {"InvalidRequest", "InvalidArgument"} and not message
+    return status == 501 or ((named or mute) and 400 <= status < 500)
 
 
 def _no_answer(error: Exception, action: str, target: str) -> StorageError:
@@ -94,5 +123,5 @@ def _no_answer(error: Exception, action: str, target: str) -> StorageError:
     if isinstance(error, boto.SSLError):
         return StorageMisconfigured(f"{said}. Check the certificate, or set AWS_CA_BUNDLE to your own authority.")
     if isinstance(error, (boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError)):
-        return StorageUnavailable(f"{said}. Is the store up, and S3_ENDPOINT_URL right?")
+        return StorageUnavailable(f"{said}. Is the store up, and S3_ENDPOINT_URL right?", answered=False)
     return StorageMisconfigured(f"{said}. Check the S3 settings and credentials.")

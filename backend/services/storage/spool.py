@@ -8,6 +8,8 @@ import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
@@ -16,12 +18,29 @@ from anyio import CancelScope
 from backend.errors import TooLarge
 from backend.services.storage.base import SpooledFile
 from backend.services.storage.disk import CHUNK_BYTES, disk_errors, make_folder, new_file
+from backend.services.storage.room import Room
 from backend.services.storage.threads import ThreadLane
+from backend.services.storage.writing import Digest, FileWriter, Pipeline
 
 logger = logging.getLogger(__name__)
 
 STALE_AFTER_S = 24 * 3600
 """No upload runs that long: a spool file this old was left by a process that was killed."""
+
+_FILES = ("*.part", "uploads/*", "kept/*")
+"""Uploads in one request, uploads that may be resumed, recordings that wait for their job."""
+
+ROOM_EVERY_BYTES = 32 * CHUNK_BYTES
+"""How often a running upload looks whether there is still room."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolFile:
+    """A file in the spool; `modified_at` is when anything about it changed last."""
+
+    name: str
+    size_bytes: int
+    modified_at: datetime
 
 
 class Spool:
@@ -41,9 +60,14 @@ class Spool:
 
     @asynccontextmanager
     async def receive(
-        self, stream: AsyncIterable[bytes], *, max_bytes: int | None = None
+        self, stream: AsyncIterable[bytes], *, max_bytes: int | None = None, room: Room | None = None
     ) -> AsyncGenerator[SpooledFile, None]:
         """Write a stream to a durable file that is removed at the end of the context, however that comes about.
+
+        Args:
+            stream: the bytes, in chunks of any size.
+            max_bytes: the most that may come.
+            room: looked at now and then, for uploads of unknown length.
 
         Raises:
             TooLarge: as soon as more than `max_bytes` have come.
@@ -52,29 +76,56 @@ class Spool:
         """
         path = self._folder / f"{uuid4().hex}.part"
         try:
-            yield await self._write(path, stream, max_bytes)
+            yield await self._write(path, stream, max_bytes, room)
         finally:
             # Shielded: a client that hangs up cancels us, and must not leave its bytes behind.
             with CancelScope(shield=True):
                 await self._lane.run(_remove, path)
 
-    async def _write(self, path: Path, stream: AsyncIterable[bytes], max_bytes: int | None) -> SpooledFile:
-        file = await self._lane.run(_SpoolWriter, path)
-        pending: list[bytes] = []
-        pending_bytes = received_bytes = 0
+    async def list_files(self) -> list[SpoolFile]:
+        """Every file of an upload, complete or not, and every recording that waits for its job."""
+        return await self._lane.run(self._list_files)
+
+    async def remove(self, name: str) -> None:
+        """Delete a file by the name that `list_files` gives it; one that is already gone is no error."""
+        with disk_errors(self._folder / name):
+            await self._lane.run((self._folder / name).unlink, missing_ok=True)
+
+    async def _write(
+        self, path: Path, stream: AsyncIterable[bytes], max_bytes: int | None, room: Room | None
+    ) -> SpooledFile:
+        digest = hashlib.sha256()
+        file = await self._lane.run(_new_writer, path, digest)
+        pipeline = Pipeline(self._lane, file.write)
+        received_bytes, look_at_bytes = 0, ROOM_EVERY_BYTES
         try:
             async for chunk in stream:
                 received_bytes += len(chunk)
                 if max_bytes is not None and received_bytes > max_bytes:
                     raise TooLarge(f"The upload is larger than the {max_bytes} bytes allowed.")
-                pending.append(chunk)
-                pending_bytes += len(chunk)
-                if pending_bytes >= CHUNK_BYTES:
-                    await self._lane.run(file.write, pending)
-                    pending, pending_bytes = [], 0
-            return await self._lane.run(file.finish, pending)
+                await pipeline.add(chunk)
+                if room is not None and received_bytes >= look_at_bytes:
+                    await self._lane.run(room.check)
+                    look_at_bytes = received_bytes + ROOM_EVERY_BYTES
+            await pipeline.flush()
+            await self._lane.run(file.sync)
+            return SpooledFile(path, file.size_bytes, digest.hexdigest())
         finally:
+            await pipeline.abandon()
             file.close()
+
+    def _list_files(self) -> list[SpoolFile]:
+        found = []
+        with disk_errors(self._folder):
+            for path in sorted(path for pattern in _FILES for path in self._folder.glob(pattern)):
+                try:
+                    state = path.lstat()
+                except FileNotFoundError:
+                    continue
+                changed_at = datetime.fromtimestamp(max(state.st_mtime, state.st_ctime), UTC)
+                name = path.relative_to(self._folder).as_posix()
+                found.append(SpoolFile(name, state.st_size, changed_at))
+        return found
 
     def _start(self) -> None:
         with disk_errors(self._folder):
@@ -83,37 +134,10 @@ class Spool:
                 _remove_if_stale(path)
 
 
-class _SpoolWriter:
-    """One file being written; used from one thread at a time."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._digest = hashlib.sha256()
-        self._size_bytes = 0
-        with disk_errors(path):
-            make_folder(path.parent)
-            # Unbuffered: an error shows at the write that caused it, and closing never writes.
-            self._file = os.fdopen(new_file(path), "wb", buffering=0)
-
-    def write(self, chunks: list[bytes]) -> None:
-        data = memoryview(chunks[0] if len(chunks) == 1 else b"".join(chunks))
-        self._digest.update(data)
-        with disk_errors(self._path):
-            while data:
-                written = self._file.write(data)
-                self._size_bytes += written
-                data = data[written:]
-
-    def finish(self, chunks: list[bytes]) -> SpooledFile:
-        if chunks:
-            self.write(chunks)
-        with disk_errors(self._path):
-            # A failed fsync is final: the kernel may have dropped the pages, so it is never tried again.
-            os.fsync(self._file.fileno())
-        return SpooledFile(self._path, self._size_bytes, self._digest.hexdigest())
-
-    def close(self) -> None:
-        self._file.close()
+def _new_writer(path: Path, digest: Digest) -> FileWriter:
+    with disk_errors(path):
+        make_folder(path.parent)
+        return FileWriter(path, new_file(path), digests=(digest,))
 
 
 def _remove(path: Path) -> None:

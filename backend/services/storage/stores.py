@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backend.errors import StorageMisconfigured
-from backend.services.storage.base import ObjectStore
+from backend.services.storage.base import DirectUploads, ObjectStore
 from backend.services.storage.config import StorageConfig
 from backend.services.storage.local import LocalStore
 from backend.services.storage.s3 import S3Store
+from backend.services.storage.s3_presign import S3DirectUploads
 from backend.services.storage.spool import Spool
 from backend.services.storage.threads import ThreadLane
 
@@ -23,12 +24,14 @@ class Stores:
         fallback: saves go here when the primary fails; None: they fail.
         others: never written to, but rows may still point into them.
         reason: why S3 is configured and yet not the primary.
+        direct: takes uploads past Aperta.
     """
 
     primary: ObjectStore
     fallback: ObjectStore | None = None
     others: tuple[ObjectStore, ...] = ()
     reason: str | None = None
+    direct: DirectUploads | None = None
 
     @property
     def all(self) -> tuple[ObjectStore, ...]:
@@ -46,8 +49,10 @@ def open_stores(config: StorageConfig, disk: ThreadLane) -> Stores:
     if config.storage_backend == "local":
         return Stores(local, reason="STORAGE_BACKEND=local" if bucket else None)
     if bucket:
-        s3 = S3Store(config)
-        return Stores(s3, fallback=local) if config.fallback else Stores(s3, others=(local,))
+        s3, direct = S3Store(config), S3DirectUploads(config)
+        if config.fallback:
+            return Stores(s3, fallback=local, direct=direct)
+        return Stores(s3, others=(local,), direct=direct)
     if config.storage_backend == "auto":
         return Stores(local)
     reason = "STORAGE_BACKEND=s3 but S3_BUCKET_NAME is not set."

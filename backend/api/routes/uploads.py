@@ -1,0 +1,144 @@
+"""/uploads: recordings that come in several requests, by the tus protocol or straight to the bucket."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+from starlette.exceptions import HTTPException
+
+from backend.api import tus
+from backend.api.body import body_of
+from backend.api.dependencies import ServicesDep
+from backend.api.problems import problem_responses
+from backend.api.tus import TusRoute
+from backend.api.upload_schemas import PresignIn, PresignOut, UploadOut
+from backend.database.models import UploadRow
+from backend.errors import AppError, Conflict
+from backend.services.storage.growing import Checksum
+from backend.wiring import Services
+
+router = APIRouter(prefix="/uploads", tags=["uploads"])
+tus_router = APIRouter(prefix="/uploads", tags=["uploads"], route_class=TusRoute)
+
+APPEND_PROBLEMS = problem_responses(400, 404, 408, 409, 410, 412, 413, 415, 423, 503, 507)
+
+
+@tus_router.options("", status_code=204, summary="What of the tus protocol is spoken here")
+async def describe_protocol(services: ServicesDep) -> Response:
+    """Version, extensions, checksums and the largest size, in headers."""
+    headers = {
+        "Tus-Version": tus.VERSION,
+        "Tus-Extension": tus.EXTENSIONS,
+        "Tus-Checksum-Algorithm": ",".join(tus.ALGORITHMS),
+        "Tus-Max-Size": str(services.settings.max_upload_bytes),
+    }
+    return Response(status_code=204, headers=headers)
+
+
+@tus_router.options("/{upload_id}", status_code=204, include_in_schema=False)
+async def describe_protocol_again(upload_id: str, services: ServicesDep) -> Response:  # noqa: ARG001  tus' rule
+    return await describe_protocol(services)
+
+
+@tus_router.post(
+    "", status_code=201, summary="Begin a resumable upload (tus)", responses=problem_responses(400, 412, 413, 503, 507)
+)
+async def create_upload(request: Request, services: ServicesDep) -> Response:
+    """`Location` says where its pieces go. The body may be the first of them."""
+    tus.check_version(request.headers)
+    new = tus.new_upload(request.headers)
+    checksum = tus.checksum_of(request.headers)
+    row = await services.uploads.create(new)
+    if tus.is_piece(request.headers):
+        row = await _append_first(request, services, row, checksum)
+    location = request.scope.get("root_path", "") + f"/uploads/{row.id}"
+    return Response(status_code=201, headers={"Location": location, **tus.progress_headers(row)})
+
+
+@tus_router.head(
+    "/{upload_id}", summary="How far a resumable upload is (tus)", responses=problem_responses(404, 409, 410, 412, 503)
+)
+async def get_upload(upload_id: str, request: Request, services: ServicesDep) -> Response:
+    """`Upload-Offset` is what has safely arrived: go on from there."""
+    tus.check_version(request.headers)
+    row = await services.uploads.get(upload_id)
+    if row.spool is None:
+        raise Conflict("This upload goes straight to the bucket; the bucket knows how far it is.")
+    return Response(headers=tus.state_headers(row))
+
+
+@tus_router.patch(
+    "/{upload_id}", status_code=204, summary="Send a piece of a resumable upload (tus)", responses=APPEND_PROBLEMS
+)
+async def append_to_upload(upload_id: str, request: Request, services: ServicesDep) -> Response:
+    """The answer comes when the piece is on the disk. If the connection breaks, what came is kept.
+
+    A piece sent with `Upload-Checksum` (sha1 or sha256) is kept as a whole or not at all; 460 says that it was another.
+    """
+    tus.check_version(request.headers)
+    tus.check_piece(request.headers)
+    row = await services.uploads.append(
+        upload_id,
+        body_of(request, services.settings.upload_stall_timeout_s),
+        offset_bytes=tus.offset_of(request.headers),
+        size_bytes=tus.length_of(request.headers),
+        checksum=tus.checksum_of(request.headers),
+    )
+    return Response(status_code=204, headers=tus.progress_headers(row))
+
+
+@tus_router.delete(
+    "/{upload_id}", status_code=204, summary="Give up an upload", responses=problem_responses(404, 412, 423, 503)
+)
+async def delete_upload(upload_id: str, request: Request, services: ServicesDep) -> Response:
+    """Deletes what has arrived, here or in the bucket."""
+    if "tus-resumable" in request.headers:
+        tus.check_version(request.headers)
+    await services.uploads.delete(upload_id)
+    return Response(status_code=204)
+
+
+@router.post(
+    "/presign",
+    status_code=201,
+    summary="Begin an upload straight to the bucket",
+    responses=problem_responses(409, 413, 422, 503),
+)
+async def presign_upload(wanted: PresignIn, services: ServicesDep, response: Response) -> PresignOut:
+    """Links to PUT the parts of a recording to, in any order and side by side. It does not pass through here."""
+    begun = await services.uploads.direct.presign(wanted.filename, wanted.size_bytes, wanted.media_type)
+    response.headers["Cache-Control"] = "no-store"
+    return PresignOut.from_presigned(begun)
+
+
+@router.post(
+    "/{upload_id}/complete",
+    summary="Finish an upload straight to the bucket",
+    responses=problem_responses(404, 409, 410, 503),
+)
+async def complete_upload(upload_id: str, services: ServicesDep) -> UploadOut:
+    """Once all parts are in the bucket. Then POST /audio/process with the field `upload_id`."""
+    return UploadOut.from_row(await services.uploads.complete(upload_id))
+
+
+@tus_router.post("/{upload_id}", status_code=204, include_in_schema=False)
+async def overridden(upload_id: str, request: Request, services: ServicesDep) -> Response:
+    """For clients behind proxies that let no PATCH or DELETE pass."""
+    method = request.headers.get("x-http-method-override", "").upper()
+    if method == "PATCH":
+        return await append_to_upload(upload_id, request, services)
+    if method == "DELETE":
+        return await delete_upload(upload_id, request, services)
+    raise HTTPException(
+        405, "POST here needs X-HTTP-Method-Override: PATCH or DELETE.", {"Allow": "HEAD, PATCH, DELETE"}
+    )
+
+
+async def _append_first(request: Request, services: Services, row: UploadRow, checksum: Checksum | None) -> UploadRow:
+    try:
+        return await services.uploads.append(
+            row.id, body_of(request, services.settings.upload_stall_timeout_s), offset_bytes=0, checksum=checksum
+        )
+    except AppError:
+        # The client never learns where this upload is.
+        await services.uploads.delete(row.id)
+        raise

@@ -1,0 +1,30 @@
+"""How every command begins and fails: settings from the environment, and a sentence instead of a traceback."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pydantic import ValidationError
+
+from backend.config import Settings, describe_invalid_settings, set_up_logging
+from backend.errors import AppError
+
+
+def read_settings() -> Settings:
+    """The settings of this environment; logging follows them from now on."""
+    settings = Settings()
+    set_up_logging(settings)
+    return settings
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Errors that Aperta or the caller made on purpose are a sentence, not a traceback."""
+    try:
+        yield
+    except ValidationError as error:
+        sys.exit(f"aperta: {describe_invalid_settings(error)}")
+    except (AppError, OSError) as error:
+        sys.exit(f"aperta: {error}")

@@ -1,0 +1,56 @@
+"""Queries about uploads. Each function works inside the caller's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Any, cast
+
+from sqlalchemy import CursorResult, delete, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from backend.database.models import UploadRow
+from backend.errors import NotFound
+
+
+async def get_upload(session: AsyncSession, upload_id: str) -> UploadRow:
+    """One upload.
+
+    Raises:
+        NotFound: there is none with this id.
+    """
+    # PostgreSQL refuses a NUL in any text; no id has one.
+    query = select(UploadRow).where(UploadRow.id == upload_id.replace("\0", "?"))
+    found = (await session.execute(query)).scalar_one_or_none()
+    if found is None:
+        raise NotFound(f"There is no upload {upload_id[:80]!r}.")
+    return found
+
+
+async def set_upload(session: AsyncSession, upload_id: str, **values: Any) -> None:
+    """Change columns of an upload.
+
+    Raises:
+        NotFound: it was deleted meanwhile.
+    """
+    query = update(UploadRow).where(UploadRow.id == upload_id).values(**values)
+    if cast("CursorResult[Any]", await session.execute(query)).rowcount != 1:
+        raise NotFound(f"The upload {upload_id!r} was deleted meanwhile.")
+
+
+async def delete_upload(session: AsyncSession, upload_id: str) -> bool:
+    """Forget an upload; False if it was forgotten already."""
+    query = delete(UploadRow).where(UploadRow.id == upload_id)
+    return cast("CursorResult[Any]", await session.execute(query)).rowcount == 1
+
+
+async def list_expired(session: AsyncSession, before: datetime, limit: int) -> Sequence[UploadRow]:
+    """Uploads that expired before an instant, the oldest first."""
+    query = select(UploadRow).where(UploadRow.expires_at < before).order_by(UploadRow.expires_at).limit(limit)
+    return (await session.execute(query)).scalars().all()
+
+
+async def known_spools(session: AsyncSession, names: Collection[str]) -> set[str]:
+    """Which of these files in the spool an upload needs."""
+    query = select(UploadRow.spool).where(UploadRow.spool.in_(names))
+    return {name for name in (await session.execute(query)).scalars() if name}

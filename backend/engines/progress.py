@@ -1,0 +1,56 @@
+"""How engines say how far they are, and are stopped: what a progress callback raises ends the work."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+
+Progress = Callable[[float], None]
+"""Called with the fraction done, 0 to 1, from the thread that called the engine and at least once a second.
+
+Raising is how a caller cancels: the error leaves the engine within two seconds, and the engine can be used again.
+"""
+TICK_S = 0.25
+
+
+class Abandoned(Exception):
+    """Raised inside work that nobody waits for any more."""
+
+
+def ignore_progress(_fraction: float) -> None:
+    """For callers that do not watch."""
+
+
+def watched(work: Callable[[Progress], T], progress: Progress) -> T:
+    """Do work that cannot be interrupted, such as one long call into a library, in a thread that can be left behind.
+
+    Args:
+        work: given a callback of its own, which raises `Abandoned` once nobody waits; until it calls that, it runs on.
+        progress: called every `TICK_S` from the caller's thread with what the work reported last. What it raises is
+            raised here at once.
+    """
+    done, abandoned = 0.0, threading.Event()
+
+    def report(fraction: float) -> None:
+        nonlocal done
+        if abandoned.is_set():
+            raise Abandoned
+        done = fraction
+
+    helper = ThreadPoolExecutor(1, "watched")
+    job = helper.submit(work, report)
+    try:
+        while True:
+            try:
+                return job.result(TICK_S)
+            except TimeoutError:
+                if job.done():
+                    raise
+                progress(done)
+    finally:
+        abandoned.set()
+        helper.shutdown(wait=False)

@@ -1,0 +1,102 @@
+"""Work beside the jobs, made durable: messages to webhooks, draining to S3, deletes that a dead store held up.
+
+What is done is in `webhooks.py`, `drain.py` and `deletes.py`; here is when.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
+
+from backend.database import deliveries
+from backend.database.session import Database
+from backend.services.deletes import DeleteService
+from backend.services.drain import DrainService
+from backend.services.durable import DurableEngine, QueueLimit, run_step
+from backend.services.storage import StorageService
+from backend.services.webhooks import RETRY_AFTER_S, WebhookService, jittered
+
+logger = logging.getLogger(__name__)
+
+DELIVER, DRAIN, DELETE = "deliver_webhook", "drain_storage", "finish_deletes"
+WEBHOOKS, STORAGE = "webhooks", "storage"
+QUEUES = {WEBHOOKS: QueueLimit(8), STORAGE: QueueLimit(2)}
+DELETES_EVERY_S = 60.0
+
+
+class Background:
+    def __init__(
+        self,
+        storage: StorageService,
+        database: Database,
+        durable: DurableEngine,
+        webhooks: WebhookService,
+        drain: DrainService,
+        deletes: DeleteService,
+    ) -> None:
+        self._storage = storage
+        self._database = database
+        self._durable = durable
+        self._webhooks = webhooks
+        self._drain = drain
+        self._deletes = deletes
+        self._deletes_at = 0.0
+        webhooks.schedule = self.schedule_delivery
+        durable.register(DELIVER, self._deliver)
+        durable.register(DRAIN, self._drain_once)
+        durable.register(DELETE, self._finish_deletes)
+
+    async def announce(self, job_id: str) -> None:
+        """Tell the webhook of a job that has ended, if it has one and was not told."""
+        async with self._database.transaction() as session:
+            job = await deliveries.find_unannounced(session, job_id)
+            if job is None or job.callback_url is None:
+                return
+            message = self._webhooks.create(session, job.id, job.callback_url, f"job.{job.status}")
+        await self.schedule_delivery(message.id)
+
+    async def schedule_delivery(self, delivery_id: str) -> None:
+        """Send a message now, and again later for as long as it fails."""
+        await self._durable.enqueue(DELIVER, f"{delivery_id}:0:{time.time_ns()}", WEBHOOKS)
+
+    async def look_around(self, alive: Collection[str]) -> None:
+        """Start what is due, and what dead processes were at."""
+        for workflow_id, name, queue in await self._durable.pending_elsewhere(alive):
+            if name in (DELIVER, DRAIN, DELETE):
+                logger.info("%s goes on here: its process has died", workflow_id)
+                await self._durable.resume(workflow_id, queue)
+        async with self._database.transaction() as session:
+            since = datetime.now(UTC) - timedelta(days=1)
+            unannounced = await deliveries.list_unannounced(session, since, limit=100)
+        for job_id in unannounced:
+            await self.announce(job_id)
+        waiting = await self._drain.backlog()
+        if waiting.objects > waiting.parked and self._storage.breaker.error is None:
+            await self._once(DRAIN)
+        if time.monotonic() - self._deletes_at > DELETES_EVERY_S:
+            self._deletes_at = time.monotonic()
+            await self._once(DELETE)
+
+    async def _once(self, workflow: str) -> None:
+        """Queue a workflow unless one of its name waits or runs anywhere."""
+        await self._durable.enqueue(workflow, f"{workflow}:{time.time_ns()}", STORAGE, only_one=workflow)
+
+    async def _deliver(self, workflow_id: str) -> None:
+        delivery_id, tried, _ = workflow_id.split(":")
+        last = int(tried) >= len(RETRY_AFTER_S)
+
+        async def attempt() -> bool:
+            return (await self._webhooks.attempt(delivery_id, last=last)).retry
+
+        if await run_step("attempt", attempt):
+            pause_s = jittered(RETRY_AFTER_S[int(tried)])
+            again = f"{delivery_id}:{int(tried) + 1}:{time.time_ns()}"
+            await self._durable.enqueue(DELIVER, again, WEBHOOKS, delay_s=pause_s)
+
+    async def _drain_once(self, _workflow_id: str) -> None:
+        await self._drain.drain_all()
+
+    async def _finish_deletes(self, _workflow_id: str) -> None:
+        await self._deletes.finish_pending()

@@ -1,0 +1,262 @@
+"""The durable engine (DBOS Transact): workflows with checkpointed steps, and queues. The only file that names DBOS.
+
+DBOS keeps one instance per process, so only one `DurableEngine` can run in a process at a time. Its state lives beside
+the rows: in a second SQLite file, or in the schema `dbos` of the same PostgreSQL database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import threading
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import anyio
+import anyio.to_thread
+
+from backend.database.session import durable_url
+
+if TYPE_CHECKING:
+    from dbos import EnqueueOptions
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Workflow = Callable[[str], Coroutine[Any, Any, None]]
+
+OUTCOMES_WITHIN_S = 3.0
+ENDED = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLimit:
+    """How many workflows of a queue one process runs at once."""
+
+    concurrency: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """How often a step is tried, and which errors may pass. Waits double from `first_wait_s`."""
+
+    attempts: int
+    first_wait_s: float
+    passing: tuple[type[Exception], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowState:
+    """What the engine knows of a workflow: PENDING is running, ENQUEUED and DELAYED are waiting, the others ended."""
+
+    status: str
+    executor_id: str | None
+    version: str | None
+    queue: str | None
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ENDED
+
+
+class DurableEngine:
+    """
+    Args:
+        database_url: as Settings.database_url; says where the engine keeps its state.
+        executor_id: what this process is called; never that of another process, dead or alive.
+        version: of the workflows' shape. A process only takes workflows of its own version, because checkpoints of
+            another shape would be mixed up.
+        poll_s: how often a queue is looked at.
+    """
+
+    def __init__(self, database_url: str, *, executor_id: str, version: str, poll_s: float) -> None:
+        self.executor_id = executor_id
+        self.version = version
+        self._url = durable_url(database_url)
+        self._poll_s = poll_s
+        self._workflows: dict[str, Workflow] = {}
+        self._returned: set[str] = set()
+        self._started = False
+
+    def register(self, name: str, workflow: Workflow) -> None:
+        """Make a workflow known under a name that stays the same between versions; before `start`."""
+        self._workflows[name] = workflow
+
+    async def start(self, queues: Mapping[str, QueueLimit], listen: Sequence[str]) -> None:
+        """Launch; workflows run on the caller's event loop.
+
+        Args:
+            queues: every queue that exists.
+            listen: those whose workflows this process runs.
+        """
+        from dbos import DBOS
+
+        self._workflows = {name: DBOS.workflow(name=name)(self._function(run)) for name, run in self._workflows.items()}
+        DBOS(
+            config={
+                "name": "aperta",
+                "system_database_url": self._url,
+                "executor_id": self.executor_id,
+                "application_version": self.version,
+                "console_log_level": "ERROR",
+                "log_level": "ERROR",
+                "sys_db_pool_size": 10,
+            }
+        )
+        DBOS.listen_queues(list(listen))
+        DBOS.launch()
+        self._started = True
+        for name, limit in queues.items():
+            await DBOS.register_queue_async(
+                name,
+                worker_concurrency=limit.concurrency,
+                polling_interval_sec=self._poll_s,
+                on_conflict="always_update" if name in listen else "never_update",
+            )
+
+    async def stop(self) -> None:
+        """Stop taking work and close; what still runs stays PENDING for another process to resume."""
+        from dbos import DBOS
+
+        if self._started:
+            self._started = False
+            await self._let_outcomes_be_written()
+            await anyio.to_thread.run_sync(lambda: DBOS.destroy(destroy_registry=True))
+            # It had made its own threads the loop's, and ended them; files and names are still to be looked up.
+            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
+
+    def _function(self, workflow: Workflow) -> Workflow:
+        """A function of its own, because DBOS writes on what it is given, which bound methods do not let it."""
+
+        async def run(workflow_id: str) -> None:
+            await workflow(workflow_id)
+            self._returned.add(workflow_id)
+
+        return run
+
+    async def _let_outcomes_be_written(self) -> None:
+        """A workflow that has returned is over only when DBOS has written that down, a moment later."""
+        end = time.monotonic() + OUTCOMES_WITHIN_S
+        while self._returned and time.monotonic() < end:
+            states = await self.states([*self._returned])
+            self._returned = {name for name, state in states.items() if not state.ended}
+            await asyncio.sleep(0.01)
+
+    async def enqueue(
+        self,
+        workflow: str,
+        workflow_id: str,
+        queue: str,
+        *,
+        priority: int = 0,
+        delay_s: float = 0,
+        only_one: str | None = None,
+    ) -> None:
+        """Queue a workflow; an id that is known already is left as it is.
+
+        Args:
+            priority: lower ones first, 0 before all.
+            delay_s: not before so many seconds from now.
+            only_one: a name that no two workflows of the queue have at a time; the second is not queued.
+        """
+        from dbos import DBOS
+
+        options: EnqueueOptions = {
+            "workflow_name": workflow,
+            "queue_name": queue,
+            "workflow_id": workflow_id,
+            "app_version": self.version,
+        }
+        if priority > 0:
+            options["priority"] = priority
+        if only_one is not None:
+            options |= {"deduplication_id": only_one, "duplication_policy": "return-existing"}
+        if delay_s > 0:
+            options["delay_seconds"] = delay_s
+        await DBOS.enqueue_workflow_with_options_async(options, workflow_id)
+
+    async def run_here(self, workflow: str, workflow_id: str) -> None:
+        """Start a workflow in this process, past every queue."""
+        from dbos import DBOS, SetWorkflowID
+
+        with SetWorkflowID(workflow_id):
+            await DBOS.start_workflow_async(self._workflows[workflow], workflow_id)
+
+    async def cancel(self, workflow_id: str) -> None:
+        """Never start its next step."""
+        from dbos import DBOS
+
+        await DBOS.cancel_workflow_async(workflow_id)
+
+    async def resume(self, workflow_id: str, queue: str) -> None:
+        """Back into a queue, whoever had it; finished steps are not repeated."""
+        from dbos import DBOS
+
+        await DBOS.resume_workflow_async(workflow_id, queue_name=queue)
+
+    async def forget(self, workflow_ids: Sequence[str]) -> None:
+        """Delete workflows and their checkpoints."""
+        from dbos import DBOS
+
+        await DBOS.delete_workflows_async(list(workflow_ids))
+
+    async def states(self, workflow_ids: Sequence[str]) -> dict[str, WorkflowState]:
+        """What is known of these workflows; ids that are not known are left out."""
+        from dbos import DBOS
+
+        if not workflow_ids:
+            return {}
+        found = await DBOS.list_workflows_async(
+            workflow_ids=list(workflow_ids), load_input=False, load_output=False, limit=len(workflow_ids)
+        )
+        return {
+            item.workflow_id: WorkflowState(item.status, item.executor_id, item.app_version, item.queue_name)
+            for item in found
+        }
+
+    async def pending_elsewhere(self, alive: Collection[str]) -> list[tuple[str, str, str]]:
+        """Id, name and queue of workflows that run in processes which are not alive."""
+        from dbos import DBOS
+
+        found = await DBOS.list_workflows_async(status="PENDING", load_input=False, load_output=False, limit=1000)
+        return [
+            (item.workflow_id, item.name, item.queue_name)
+            for item in found
+            if item.executor_id not in alive and item.app_version == self.version and item.queue_name
+        ]
+
+    async def ended(self, limit: int) -> list[str]:
+        """Ids of workflows that ended, oldest first."""
+        from dbos import DBOS
+
+        found = await DBOS.list_workflows_async(
+            status=list(ENDED), load_input=False, load_output=False, limit=limit, sort_desc=False
+        )
+        self._returned.difference_update(item.workflow_id for item in found)
+        return [item.workflow_id for item in found]
+
+
+async def run_step(name: str, work: Callable[[], Awaitable[T]], retries: Retries | None = None) -> T:
+    """Run `work` as a step of the workflow we are in: what it returned once is returned for ever."""
+    from dbos import DBOS
+    from dbos._error import DBOSMaxStepRetriesExceeded
+
+    async def step() -> T:
+        return await work()
+
+    options: Any = {"name": name}
+    if retries:
+        passing = retries.passing
+        options |= {
+            "retries_allowed": True,
+            "max_attempts": retries.attempts,
+            "interval_seconds": retries.first_wait_s,
+            "should_retry": lambda error: isinstance(error, passing),
+        }
+    try:
+        return cast(T, await DBOS.run_step_async(options, step))
+    except DBOSMaxStepRetriesExceeded as error:
+        raise error.errors[-1] from error

@@ -1,0 +1,96 @@
+"""Room on the local disk: below a soft limit it is warned of, below a hard one uploads are refused. Sync; in threads.
+
+What is left below the hard limit is for the rest: the database, accepted recordings, and saves that fall back.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Literal
+
+from backend.errors import StorageFull
+
+logger = logging.getLogger(__name__)
+
+RoomState = Literal["ok", "low", "full"]
+
+
+class Room:
+    """How full the disk of a folder is, as of the last look.
+
+    Args:
+        folder: anywhere on the disk; need not exist yet.
+        soft_bytes: with less free space than this it is low.
+        hard_bytes: with less free space than this it is full, for uploads.
+
+    Attributes:
+        state: ok, low or full.
+        free_bytes: None when it cannot be known.
+    """
+
+    def __init__(self, folder: Path, *, soft_bytes: int, hard_bytes: int) -> None:
+        self._folder = folder.absolute()
+        self._soft_bytes = max(soft_bytes, hard_bytes)
+        self._hard_bytes = hard_bytes
+        self.state: RoomState = "ok"
+        self.free_bytes: int | None = None
+
+    def look(self) -> None:
+        """Measure. A change of state is logged, once."""
+        self.free_bytes = _free_bytes(self._folder)
+        before, self.state = self.state, self._state_of(self.free_bytes)
+        if self.state != before:
+            self._log_change()
+
+    def check(self, needed_bytes: int | None = None) -> None:
+        """Measure, and do nothing if an upload may come.
+
+        Args:
+            needed_bytes: its size, if known.
+
+        Raises:
+            StorageFull: it may not; uploads are taken again as soon as there is room.
+        """
+        self.look()
+        free_bytes = self.free_bytes
+        if free_bytes is None or free_bytes - (needed_bytes or 0) >= self._hard_bytes:
+            return
+        wish = f" for an upload of {_mib(needed_bytes)}" if needed_bytes else ""
+        raise StorageFull(
+            f"The disk of UPLOAD_DIR has not enough room{wish}: {_mib(free_bytes)} are free, "
+            f"{_mib(self._hard_bytes)} stay free for recordings in work. "
+            "Free space, move UPLOAD_DIR or lower DISK_HARD_LIMIT_BYTES."
+        )
+
+    def _state_of(self, free_bytes: int | None) -> RoomState:
+        if free_bytes is None or free_bytes >= self._soft_bytes:
+            return "ok"
+        return "low" if free_bytes >= self._hard_bytes else "full"
+
+    def _log_change(self) -> None:
+        free = _mib(self.free_bytes or 0)
+        if self.state == "full":
+            logger.error("the disk of UPLOAD_DIR is full: %s are free, uploads are refused until there is room", free)
+        elif self.state == "low":
+            logger.warning(
+                "the disk of UPLOAD_DIR fills: %s are free, below %s uploads are refused", free, _mib(self._hard_bytes)
+            )
+        else:
+            logger.info("the disk of UPLOAD_DIR has room again: %s are free", free)
+
+
+def _free_bytes(folder: Path) -> int | None:
+    for existing in (folder, *folder.parents):
+        try:
+            return shutil.disk_usage(existing).free
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return None
+    return None
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / 1024**2:,.1f} MiB"

@@ -1,0 +1,148 @@
+"""Bytes from a stream into a file at the disk's pace: hashed and written in a thread while the next ones arrive."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from anyio import CancelScope
+
+from backend.services.storage.disk import CHUNK_BYTES, disk_errors
+from backend.services.storage.threads import ThreadLane
+
+KEEP_CACHED_BYTES = 256 * 1024 * 1024
+"""A recording of ordinary size stays in the page cache, where decoding will look for it."""
+WRITE_BACK_BYTES = 8 * 1024 * 1024
+MOST_PENDING_BYTES = 4 * CHUNK_BYTES
+"""While a batch is written the next one grows up to here: with a slow disk the turns of the threads then cost little."""
+_MAX_PIECES = 1024  # of one writev: IOV_MAX on Linux
+
+
+class Digest(Protocol):
+    """A running hash of hashlib's."""
+
+    def update(self, data: bytes, /) -> None: ...
+    def digest(self) -> bytes: ...
+    def hexdigest(self) -> str: ...
+    def copy(self) -> Digest: ...
+
+
+class FileWriter:
+    """Appends to one open file and hashes what it writes. Sync; used from one thread at a time.
+
+    Args:
+        path: for messages.
+        descriptor: open for writing, of an empty file or one to be truncated first; closed by `close`.
+        digests: fed with everything that is written.
+    """
+
+    def __init__(self, path: Path, descriptor: int, *, digests: Sequence[Digest] = ()) -> None:
+        self._path = path
+        # Unbuffered: an error shows at the write that caused it, and closing never writes.
+        self._file = os.fdopen(descriptor, "wb", buffering=0)
+        self._digests = digests
+        self._written_back_bytes = 0
+        self.size_bytes = 0
+
+    def write(self, chunks: list[bytes]) -> None:
+        """Append the chunks.
+
+        Raises:
+            StorageError: what the disk says.
+        """
+        if len(chunks) > _MAX_PIECES:
+            chunks = [b"".join(chunks)]
+        for digest in self._digests:
+            for chunk in chunks:
+                digest.update(chunk)
+        with disk_errors(self._path):
+            self._write_all(chunks)
+        if self.size_bytes - self._written_back_bytes >= WRITE_BACK_BYTES:
+            self._write_back()
+
+    def sync(self) -> None:
+        """Make everything written so far durable.
+
+        Raises:
+            StorageError: a failed fsync is final: the kernel may have dropped the pages, so it is never tried again.
+        """
+        with disk_errors(self._path):
+            os.fsync(self._file.fileno())
+
+    def truncate(self, size_bytes: int) -> None:
+        """Cut the file off, and go on writing there."""
+        with disk_errors(self._path):
+            self._file.truncate(size_bytes)
+            self._file.seek(size_bytes)
+        self.size_bytes = self._written_back_bytes = size_bytes
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write_all(self, chunks: list[bytes]) -> None:
+        pieces = [memoryview(chunk) for chunk in chunks if chunk]
+        while pieces:
+            written = os.writev(self._file.fileno(), pieces)
+            self.size_bytes += written
+            while pieces and written >= len(pieces[0]):
+                written -= len(pieces.pop(0))
+            if written:
+                pieces[0] = pieces[0][written:]
+
+    def _write_back(self) -> None:
+        """Have a huge file go to the disk while it arrives, in pages that are used again and again.
+
+        The fsync at the end then has little left to do, and the upload does not push everything else out of the
+        system's page cache.
+        """
+        self._written_back_bytes = self.size_bytes
+        if self.size_bytes > KEEP_CACHED_BYTES:
+            os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+class Pipeline:
+    """Hands a stream's chunks to a writer in batches: while one batch is written in a thread, the next one arrives."""
+
+    def __init__(self, lane: ThreadLane, write: Callable[[list[bytes]], None]) -> None:
+        self._lane = lane
+        self._write = write
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
+        self._writing: asyncio.Future[None] | None = None
+
+    async def add(self, chunk: bytes) -> None:
+        """Take a chunk; may raise what an earlier write ran into."""
+        self._pending.append(chunk)
+        self._pending_bytes += len(chunk)
+        idle = self._writing is None or self._writing.done()
+        if self._pending_bytes >= (CHUNK_BYTES if idle else MOST_PENDING_BYTES):
+            await self._hand_over()
+
+    async def flush(self) -> None:
+        """Return when everything that was added has been written."""
+        if self._pending:
+            await self._hand_over()
+        await self._settle()
+
+    async def abandon(self) -> None:
+        """Forget what is not written yet, and return when no thread uses the file any more."""
+        self._pending = []
+        with CancelScope(shield=True):
+            if self._writing is not None:
+                await asyncio.wait([self._writing])
+                if not self._writing.cancelled():
+                    self._writing.exception()  # looked at: whatever ended the stream says more
+
+    async def _hand_over(self) -> None:
+        await self._settle()
+        batch, self._pending, self._pending_bytes = self._pending, [], 0
+        self._writing = asyncio.ensure_future(self._lane.run(self._write, batch))
+
+    async def _settle(self) -> None:
+        # Shielded: whoever is cancelled here may still want to know how the write went.
+        if self._writing is not None:
+            await asyncio.shield(self._writing)
+            self._writing = None

@@ -1,0 +1,191 @@
+"""Rebuild: whoever has the objects has the database."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from backend.database.models import Conversation, ConversationStatus
+from backend.database.session import Database
+from backend.services.custody import CustodyService, RebuildReport
+from backend.services.storage import StorageService
+from tests.fixtures_custody import Keeper
+from tests.recordings import change, keep_conversation, keep_failed, open_database, rows_of
+from tests.servers import FaultProxy
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def empty(tmp_path: Path) -> AsyncIterator[Database]:
+    database = await open_database(tmp_path / "empty.db")
+    yield database
+    await database.close()
+
+
+async def rebuild(keeper: Keeper, database: Database, *, apply: bool = True) -> RebuildReport:
+    return await CustodyService(keeper.storage, database).rebuild(apply=apply)
+
+
+async def test_an_empty_database_is_rebuilt_row_by_row(keeper: Keeper, empty: Database) -> None:
+    for number in range(5):
+        await keep_conversation(
+            keeper.storage, keeper.database, title=f"Größe {number}", filename=f"a b+c {number}.wav"
+        )
+    await keep_failed(keeper.storage, keeper.database)
+    report = await rebuild(keeper, empty)
+    assert (report.manifests, report.rebuilt, report.present, report.exit_code) == (6, 6, 0, 0)
+    assert await rows_of(empty) == await rows_of(keeper.database)
+    again = CustodyService(keeper.storage, empty)
+    assert (await again.rebuild(apply=True)).present == 6
+
+
+async def test_a_second_run_writes_nothing(keeper: Keeper, empty: Database) -> None:
+    await keep_conversation(keeper.storage, keeper.database)
+    await rebuild(keeper, empty)
+    before = await rows_of(empty)
+    report = await rebuild(keeper, empty)
+    assert (report.rebuilt, report.present, report.exit_code) == (0, 1, 0)
+    assert await rows_of(empty) == before
+
+
+async def test_what_is_missing_is_added_to_what_is_there(keeper: Keeper) -> None:
+    kept = [await keep_conversation(keeper.storage, keeper.database) for _ in range(3)]
+    before = await rows_of(keeper.database)
+    await change(keeper.database, sa.delete(Conversation).where(Conversation.id == kept[1].id))
+    report = await rebuild(keeper, keeper.database)
+    assert (report.rebuilt, report.present) == (1, 2)
+    assert await rows_of(keeper.database) == before
+
+
+async def test_a_dry_run_writes_nothing(keeper: Keeper, empty: Database) -> None:
+    await keep_conversation(keeper.storage, keeper.database)
+    report = await rebuild(keeper, empty, apply=False)
+    assert (report.rebuilt, report.applied) == (1, False)
+    assert not any((await rows_of(empty)).values())
+
+
+async def test_voices_are_not_in_the_manifest(keeper: Keeper, empty: Database) -> None:
+    await keep_conversation(keeper.storage, keeper.database)
+    await rebuild(keeper, empty)
+    assert (await rows_of(empty, "participant_voices"))["participant_voices"] == []
+    [first, _] = (await rows_of(empty, "participants"))["participants"]
+    assert "Ada Byron" in first and "Speaker 1" in first
+
+
+async def test_a_conversation_that_is_being_deleted_does_not_come_back(keeper: Keeper) -> None:
+    await keep_conversation(keeper.storage, keeper.database)
+    await change(keeper.database, sa.update(Conversation).values(deleted_at=datetime.now(UTC), transcript=None))
+    before = await rows_of(keeper.database)
+    report = await rebuild(keeper, keeper.database)
+    assert (report.rebuilt, await rows_of(keeper.database)) == (0, before)
+
+
+async def test_a_failed_row_without_objects_gives_way_to_a_complete_manifest(keeper: Keeper) -> None:
+    kept = await keep_conversation(keeper.storage, keeper.database)
+    before = await rows_of(keeper.database)
+    await change(keeper.database, sa.delete(Conversation))
+    async with keeper.database.transaction() as session:
+        row = Conversation(id=kept.id, status=ConversationStatus.FAILED, filename="a.wav", created_at=datetime.now(UTC))
+        session.add(row)
+    assert (await rebuild(keeper, keeper.database)).rebuilt == 1
+    assert await rows_of(keeper.database) == before
+
+
+async def test_objects_are_found_where_they_moved(s3_keeper: Keeper, empty: Database, tmp_path: Path) -> None:
+    """Saved locally during an outage, manifest included; the recording has drained to S3 since."""
+    local = StorageService(s3_keeper.storage.stores and _local_config(s3_keeper))
+    async with local:
+        kept = await keep_conversation(local, s3_keeper.database, sound=b"sound")
+    in_s3 = s3_keeper.storage.stores[0].locator("audio", kept.audio.key)
+    s3_keeper.overwrite(in_s3, b"sound")
+    s3_keeper.remove(kept.audio.locator)
+    report = await rebuild(s3_keeper, empty)
+    assert (report.rebuilt, report.gaps) == (1, [])
+    rows = await rows_of(empty)
+    assert in_s3 in rows["conversations"][0]
+    assert sorted(row[2] for row in rows["stored_objects"]) == ["local", "local", "s3"]
+
+
+async def test_what_cannot_be_rebuilt_is_told(keeper: Keeper, empty: Database) -> None:
+    damaged = await keep_conversation(keeper.storage, keeper.database)
+    assert damaged.manifest is not None
+    keeper.overwrite(damaged.manifest.locator, b"{}")
+    bare = await keeper.storage.save_audio_file(b"x", "conv_bare", "bare.wav")
+    report = await rebuild(keeper, empty)
+    told = {gap.subject: gap.reason for gap in report.gaps}
+    assert (report.rebuilt, report.gap_count, report.exit_code) == (0, 2, 1)
+    assert "manifest_version" in told[damaged.manifest.locator]
+    assert "no manifest" in told["conv_bare"]
+    assert await keeper.read(bare.locator) == b"x"
+
+
+async def test_a_conversation_comes_back_without_an_object_that_is_gone(keeper: Keeper, empty: Database) -> None:
+    kept = await keep_conversation(keeper.storage, keeper.database)
+    keeper.remove(kept.audio.locator)
+    report = await rebuild(keeper, empty)
+    assert (report.rebuilt, report.gap_count, report.exit_code) == (1, 1, 1)
+    assert kept.audio.key in report.gaps[0].reason
+    [audio] = [row for row in (await rows_of(empty))["stored_objects"] if "audio" in row]
+    assert any(str(value).startswith("lost: ") for value in audio)
+    custody = CustodyService(keeper.storage, empty)
+    report = await custody.rebuild(apply=True)
+    assert report.rebuilt == 0
+
+
+async def test_of_several_manifests_the_best_counts(keeper: Keeper, empty: Database) -> None:
+    kept = await keep_conversation(keeper.storage, keeper.database)
+    earlier = {"manifest_version": 1} | await _failed_manifest(keeper, kept.id)
+    await keeper.storage.save_metadata(earlier, kept.id, filename="aaa.wav")
+    report = await rebuild(keeper, empty)
+    assert (report.manifests, report.rebuilt, report.present) == (2, 1, 1)
+    assert await rows_of(empty) == await rows_of(keeper.database)
+
+
+async def test_a_silent_store_is_told(
+    s3_keeper: Keeper, empty: Database, faulty: FaultProxy, s3_config, tmp_path: Path
+) -> None:
+    kept = await keep_conversation(s3_keeper.storage, s3_keeper.database)
+    assert kept.manifest is not None
+    here = s3_keeper.storage.stores[1].locator("metadata", kept.manifest.key)
+    s3_keeper.overwrite(here, await s3_keeper.read(kept.manifest.locator))
+    config = s3_config(faulty.server, upload_dir=str(tmp_path / "uploads"), s3_bucket_name=s3_keeper.bucket)
+    faulty.mode = "refuse"
+    async with StorageService(config) as storage:
+        report = await CustodyService(storage, empty).rebuild(apply=True)
+    assert (report.rebuilt, report.exit_code) == (0, 2), "nobody knows where the recording is"
+    assert {item.store for item in report.unchecked} == {"s3", "local"}
+    assert not (await rows_of(empty))["conversations"]
+
+
+async def test_a_folder_that_was_copied_elsewhere_is_enough(
+    local_keeper: Keeper, empty: Database, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        await keep_conversation(local_keeper.storage, local_keeper.database)
+    shutil.copytree(local_keeper.upload_dir, tmp_path / "copy")
+    config = _local_config(local_keeper).model_copy(update={"upload_dir": str(tmp_path / "copy")})
+    async with StorageService(config) as storage:
+        custody = CustodyService(storage, empty)
+        assert (await custody.rebuild(apply=True)).rebuilt == 2
+        assert (await custody.usage()).holdings[0].objects == 2
+
+
+def _local_config(keeper: Keeper):
+    from backend.services.storage import StorageConfig
+
+    return StorageConfig(_env_file=None, upload_dir=str(keeper.upload_dir))
+
+
+async def _failed_manifest(keeper: Keeper, conversation_id: str) -> dict[str, object]:
+    from backend.domain.manifest import manifest_of
+
+    async with keeper.database.transaction() as session:
+        conversation = await session.get(Conversation, conversation_id)
+        assert conversation is not None
+        return manifest_of(conversation, [], status="failed", completed_at=None, error="The engine broke.")

@@ -1,0 +1,443 @@
+"""Messages to webhooks: signed so that the specification's own library takes them, retried, logged, sent again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from pydantic import ValidationError
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from backend.api.problems import add_problem_handlers
+from backend.api.routes import deliveries
+from backend.config import Settings
+from backend.database.jobs import get_job
+from backend.database.migrate import migrate
+from backend.database.models import Delivery, DeliveryStatus, Job, JobStatus
+from backend.database.session import Database
+from backend.domain.addresses import Allowance
+from backend.errors import InvalidInput, NotFound
+from backend.services.outbound import OutboundClient
+from backend.services.webhooks import RETRY_AFTER_S, WebhookService, jittered, read_secrets
+from tests.web_servers import Answer, WebServer, redirect, reply, web_server
+
+pytestmark = pytest.mark.anyio
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+NEW_SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
+JOB = "job_1"
+TROUBLE = {"kind": "EmptyAudio", "detail": "The recording has no samples. Record again."}
+
+
+@dataclass
+class Desk:
+    """A webhook service over a database with one job, and a receiver."""
+
+    database: Database
+    service: WebhookService
+    receiver: WebServer
+
+    async def message(self, event: str = "job.completed", url: str | None = None) -> Delivery:
+        async with self.database.transaction() as session:
+            return self.service.create(session, JOB, url or self.receiver.url("/hook"), event)
+
+    async def row(self) -> Delivery:
+        (row,) = await self.service.list(JOB)
+        return row
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Database]:
+    """A migrated database with the job in it."""
+    await migrate(url)
+    database = Database(url)
+    async with database.transaction() as session:
+        session.add(
+            Job(
+                id=JOB,
+                conversation_id="conv_1",
+                status=JobStatus.FAILED,
+                queue="asr",
+                filename="a.wav",
+                size_bytes=1,
+                sha256="0" * 64,
+                options={},
+                error=TROUBLE,
+                created_at=datetime.now(UTC),
+            )
+        )
+    try:
+        yield database
+    finally:
+        async with database.transaction() as session:
+            await session.delete(await get_job(session, JOB))
+        await database.close()
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    async with opened(f"sqlite+aiosqlite:///{tmp_path}/rows.db") as database:
+        yield database
+
+
+def service(database: Database, *secrets: str, timeout_s: float = 5, default_url: str | None = None) -> WebhookService:
+    client = OutboundClient(Allowance(networks=(ip_network("127.0.0.1/32"),)))
+    return WebhookService(database, client, secrets=secrets, default_url=default_url, timeout_s=timeout_s)
+
+
+@pytest.fixture
+async def desk(database: Database) -> AsyncIterator[Desk]:
+    async with web_server(reply(204)) as receiver:
+        yield Desk(database, service(database, SECRET), receiver)
+
+
+async def test_a_message_is_signed_so_that_a_receiver_can_verify_it(desk: Desk) -> None:
+    message = await desk.message()
+
+    outcome = await desk.service.attempt(message.id)
+
+    (received,) = desk.receiver.requests
+    payload = Webhook(SECRET).verify(received.body, dict(received.headers))
+    assert payload == {
+        "type": "job.completed",
+        "timestamp": message.created_at.isoformat(),
+        "data": {"job_id": JOB, "conversation_id": "conv_1", "status": "completed"},
+    }
+    assert (received.method, received.target) == ("POST", "/hook")
+    assert received.headers["content-type"] == "application/json"
+    assert received.headers["webhook-id"] == message.id
+    assert outcome.status == DeliveryStatus.DELIVERED
+    assert not outcome.retry
+
+
+async def test_a_receiver_with_another_secret_refuses_the_message(desk: Desk) -> None:
+    await desk.service.attempt((await desk.message()).id)
+
+    (received,) = desk.receiver.requests
+    with pytest.raises(WebhookVerificationError):
+        Webhook(NEW_SECRET).verify(received.body, dict(received.headers))
+    with pytest.raises(WebhookVerificationError):
+        Webhook(SECRET).verify(received.body.replace(b"completed", b"failed"), dict(received.headers))
+
+
+@pytest.mark.parametrize("secret", [SECRET, NEW_SECRET])
+async def test_while_a_secret_is_replaced_both_verify(desk: Desk, secret: str) -> None:
+    both = service(desk.database, SECRET, NEW_SECRET)
+
+    await both.attempt((await desk.message()).id)
+
+    (received,) = desk.receiver.requests
+    assert Webhook(secret).verify(received.body, dict(received.headers))
+
+
+async def test_a_failed_job_says_why(desk: Desk) -> None:
+    await desk.service.attempt((await desk.message("job.failed")).id)
+
+    (received,) = desk.receiver.requests
+    assert json.loads(received.body)["data"] == {
+        "job_id": JOB,
+        "conversation_id": "conv_1",
+        "status": "failed",
+        "error": TROUBLE["detail"],
+    }
+
+
+async def test_what_came_of_an_attempt_is_written_down(desk: Desk) -> None:
+    message = await desk.message()
+
+    await desk.service.attempt(message.id)
+
+    row = await desk.row()
+    assert (row.id, row.status, row.attempts, row.last_status, row.last_error) == (
+        message.id,
+        "delivered",
+        1,
+        204,
+        None,
+    )
+    assert row.delivered_at is not None
+    assert datetime.now(UTC) - row.delivered_at < timedelta(minutes=1)
+
+
+async def test_after_a_500_the_same_message_is_delivered_by_the_next_attempt(desk: Desk) -> None:
+    desk.receiver.answer = reply(500, b"a stack trace")
+    message = await desk.message()
+
+    first = await desk.service.attempt(message.id)
+    row = await desk.row()
+    assert first.retry
+    assert (row.status, row.attempts, row.last_status) == ("pending", 1, 500)
+    assert row.last_error == "The receiver said 500 Internal Server Error."
+
+    desk.receiver.answer = reply(200)
+    second = await desk.service.attempt(message.id)
+    row = await desk.row()
+    assert not second.retry
+    assert (row.status, row.attempts, row.last_status, row.last_error) == ("delivered", 2, 200, None)
+    before, after = desk.receiver.requests
+    assert (before.headers["webhook-id"], before.body) == (after.headers["webhook-id"], after.body)
+    assert Webhook(SECRET).verify(after.body, dict(after.headers))
+
+
+async def test_messages_are_sent_and_logged_on_postgresql_too(postgres_url: str) -> None:
+    async with web_server(reply(500)) as receiver, opened(postgres_url) as database:
+        desk = Desk(database, service(database, SECRET), receiver)
+        message = await desk.message()
+        first = await desk.service.attempt(message.id)
+        receiver.answer = reply(204)
+        second = await desk.service.attempt(message.id)
+        row = await desk.row()
+
+    assert first.retry
+    assert not second.retry
+    assert (row.status, row.attempts, row.last_status) == ("delivered", 2, 204)
+
+
+async def test_a_delivered_message_is_not_sent_again(desk: Desk) -> None:
+    message = await desk.message()
+
+    await desk.service.attempt(message.id)
+    again = await desk.service.attempt(message.id)
+
+    assert again.status == DeliveryStatus.DELIVERED
+    assert len(desk.receiver.requests) == 1
+
+
+async def test_410_gone_ends_the_attempts(desk: Desk) -> None:
+    desk.receiver.answer = reply(410)
+    message = await desk.message()
+
+    outcome = await desk.service.attempt(message.id)
+    await desk.service.attempt(message.id)
+
+    assert outcome.status == DeliveryStatus.FAILED
+    assert not outcome.retry
+    assert len(desk.receiver.requests) == 1
+
+
+async def test_the_last_attempt_is_final(desk: Desk) -> None:
+    desk.receiver.answer = reply(503)
+
+    outcome = await desk.service.attempt((await desk.message()).id, last=True)
+
+    assert outcome.status == DeliveryStatus.FAILED
+    assert (await desk.row()).status == "failed"
+
+
+@pytest.mark.parametrize("answer", [reply(400), reply(404), reply(302), redirect("/elsewhere")])
+async def test_other_refusals_are_tried_again_and_redirects_are_not_followed(desk: Desk, answer: Answer) -> None:
+    desk.receiver.answer = answer
+
+    outcome = await desk.service.attempt((await desk.message()).id)
+
+    assert outcome.retry
+    assert len(desk.receiver.requests) == 1
+
+
+async def test_a_receiver_that_does_not_answer_in_time_is_tried_again(desk: Desk) -> None:
+    desk.receiver.answer = lambda request, writer: asyncio.sleep(30)
+    impatient = service(desk.database, SECRET, timeout_s=0.2)
+
+    outcome = await impatient.attempt((await desk.message()).id)
+
+    assert outcome.retry
+    assert (await desk.row()).last_error == "The receiver did not answer within 0.2 s."
+
+
+async def test_a_receiver_that_is_away_is_tried_again(desk: Desk) -> None:
+    async with web_server(reply()) as gone:
+        url = gone.url()
+
+    outcome = await desk.service.attempt((await desk.message(url=url)).id)
+
+    row = await desk.row()
+    assert outcome.retry
+    assert row.last_status is None
+    assert "could not be reached" in (row.last_error or "")
+
+
+async def test_a_receiver_that_moved_into_the_own_network_is_not_called(desk: Desk) -> None:
+    async with web_server(reply(200), host="127.0.0.2") as inside:
+        outcome = await desk.service.attempt((await desk.message(url=inside.url())).id)
+
+    assert outcome.retry
+    assert inside.requests == []
+    assert "public internet" in ((await desk.row()).last_error or "")
+
+
+async def test_two_attempts_at_once_leave_a_delivered_message_delivered(desk: Desk) -> None:
+    arrived, release = asyncio.Event(), asyncio.Event()
+
+    async def slow_refusal(request, writer) -> None:
+        arrived.set()
+        await release.wait()
+        reply(500)(request, writer)
+
+    desk.receiver.answer = slow_refusal
+    message = await desk.message()
+    slow = asyncio.create_task(desk.service.attempt(message.id))
+    await arrived.wait()
+    desk.receiver.answer = reply(200)
+    await desk.service.attempt(message.id)
+    release.set()
+
+    assert (await slow).status == DeliveryStatus.DELIVERED
+    row = await desk.row()
+    assert (row.status, row.attempts, row.last_error) == ("delivered", 2, None)
+
+
+async def test_a_message_that_does_not_exist_is_not_found(desk: Desk) -> None:
+    with pytest.raises(NotFound):
+        await desk.service.attempt("msg_none")
+    with pytest.raises(NotFound):
+        await desk.service.list("job_none")
+
+
+async def test_without_a_secret_callbacks_are_refused_at_once(database: Database) -> None:
+    with pytest.raises(InvalidInput, match="WEBHOOK_SECRET"):
+        await service(database).callback_for("https://example.org/hook")
+
+
+async def test_a_secret_that_was_taken_away_leaves_a_trace_and_no_unsigned_message(desk: Desk) -> None:
+    await service(desk.database).attempt((await desk.message()).id)
+
+    assert desk.receiver.requests == []
+    assert "WEBHOOK_SECRET" in ((await desk.row()).last_error or "")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.2/", "http://[::1]:8080/", "http://169.254.169.254/", "https://u:p@127.0.0.1/", "hook"]
+)
+async def test_a_callback_that_may_not_be_called_is_refused_at_once(desk: Desk, url: str) -> None:
+    with pytest.raises(InvalidInput):
+        await desk.service.validate(url)
+
+
+async def test_a_request_without_a_callback_gets_the_configured_one(database: Database) -> None:
+    configured = service(database, SECRET, default_url="https://example.org/all")
+
+    assert await configured.callback_for(None) == "https://example.org/all"
+    assert await configured.callback_for("http://127.0.0.1:8080/mine") == "http://127.0.0.1:8080/mine"
+    assert await service(database, SECRET).callback_for(None) is None
+
+
+def test_attempts_go_on_for_about_a_day() -> None:
+    assert 24 * 3600 < sum(RETRY_AFTER_S) < 30 * 3600
+    assert list(RETRY_AFTER_S) == sorted(RETRY_AFTER_S)
+    assert all(80 <= jittered(100) <= 120 for _ in range(100))
+    assert len({jittered(100) for _ in range(10)}) > 1
+
+
+@pytest.mark.parametrize(
+    "secret", ["", "secret", SECRET.removeprefix("whsec_"), "whsec_c2hvcnQ=", "whsec_!!!", "whsec_"]
+)
+def test_a_secret_of_wrong_form_stops_the_start_and_is_not_repeated(secret: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        Settings(webhook_secret=f"{SECRET} {secret}" if secret else "whsec_")
+
+    assert "openssl rand" in str(refused.value)
+    assert SECRET not in str(refused.value)
+
+
+def test_secrets_are_read_in_their_order() -> None:
+    assert list(read_secrets(f" {SECRET}\n{NEW_SECRET} ")) == [SECRET, NEW_SECRET]
+
+
+def test_a_configured_callback_needs_a_secret() -> None:
+    with pytest.raises(ValidationError, match="WEBHOOK_SECRET"):
+        Settings(webhook_url="https://example.org/hook")
+
+
+def test_a_configured_callback_must_be_a_web_address() -> None:
+    with pytest.raises(ValidationError, match="no http or https URL"):
+        Settings(webhook_url="example.org/hook", webhook_secret=SECRET)
+
+
+@dataclass
+class Window:
+    """What the routes need of the opened services."""
+
+    webhooks: WebhookService
+
+
+@pytest.fixture
+async def client(desk: Desk) -> AsyncIterator[httpx.AsyncClient]:
+    app = FastAPI()
+    add_problem_handlers(app)
+    app.include_router(deliveries.router)
+    app.state.services = Window(desk.service)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://aperta") as client:
+        yield client
+
+
+async def test_the_log_shows_every_message_of_a_job(desk: Desk, client: httpx.AsyncClient) -> None:
+    desk.receiver.answer = reply(500)
+    message = await desk.message("job.failed")
+    await desk.service.attempt(message.id)
+
+    answer = await client.get(f"/jobs/{JOB}/deliveries")
+
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "deliveries": [
+            {
+                "id": message.id,
+                "event": "job.failed",
+                "url": desk.receiver.url("/hook"),
+                "status": "pending",
+                "attempts": 1,
+                "last_status": 500,
+                "last_error": "The receiver said 500 Internal Server Error.",
+                "created_at": message.created_at.isoformat().replace("+00:00", "Z"),
+                "delivered_at": None,
+            }
+        ]
+    }
+
+
+async def test_a_message_can_be_sent_once_more_under_its_id(desk: Desk, client: httpx.AsyncClient) -> None:
+    message = await desk.message()
+    await desk.service.attempt(message.id)
+
+    answer = await client.post(f"/jobs/{JOB}/deliveries/{message.id}/redeliver")
+
+    assert answer.status_code == 202
+    assert (answer.json()["status"], answer.json()["attempts"]) == ("delivered", 2)
+    assert {request.headers["webhook-id"] for request in desk.receiver.requests} == {message.id}
+    assert len(desk.receiver.requests) == 2
+
+
+async def test_redelivery_goes_through_whoever_schedules(desk: Desk, client: httpx.AsyncClient) -> None:
+    scheduled: list[str] = []
+
+    async def schedule(delivery_id: str) -> None:
+        scheduled.append(delivery_id)
+
+    desk.receiver.answer = reply(410)
+    message = await desk.message()
+    await desk.service.attempt(message.id)
+    desk.service.schedule = schedule
+
+    answer = await client.post(f"/jobs/{JOB}/deliveries/{message.id}/redeliver")
+
+    assert (answer.status_code, answer.json()["status"], scheduled) == (202, "pending", [message.id])
+    assert len(desk.receiver.requests) == 1
+
+
+async def test_messages_of_unknown_jobs_are_not_found(desk: Desk, client: httpx.AsyncClient) -> None:
+    message = await desk.message()
+
+    assert (await client.get("/jobs/job_2/deliveries")).status_code == 404
+    assert (await client.get("/jobs/%00/deliveries")).status_code == 404
+    assert (await client.post(f"/jobs/job_2/deliveries/{message.id}/redeliver")).status_code == 404
+    assert (await client.post(f"/jobs/{JOB}/deliveries/msg_none/redeliver")).status_code == 404
+    assert desk.receiver.requests == []
