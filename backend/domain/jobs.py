@@ -12,6 +12,10 @@ STAGE_WEIGHTS: Mapping[str, float] = {"decode": 3, "diarize": 52, "transcribe": 
 MAX_CRASHES = 3
 
 
+class Superseded(Exception):
+    """Another attempt, a cancellation or a deletion owns the job now: whatever this one has is not wanted any more."""
+
+
 def overall_progress(stages: Mapping[str, float]) -> float:
     """How much of a job is done.
 

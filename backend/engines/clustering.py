@@ -9,6 +9,7 @@ sequences", and pyannote's constrained assignment), so clusters that often share
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -53,6 +54,7 @@ def find_speakers(
     seconds: Floats,
     count: SpeakerCount,
     options: ClusteringOptions | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> Floats:
     """The mean voice of each speaker.
 
@@ -61,6 +63,7 @@ def find_speakers(
         windows: (n,) the window each embedding comes from, ascending.
         seconds: (n,) how much speech it stands for.
         count: bounds on the number of speakers. They are kept wherever there are embeddings enough.
+        check: called many times a second; what it raises ends the search.
 
     Returns:
         (n_speakers, 256) L2-normalised; empty if there are no embeddings. The same input gives the same output.
@@ -69,9 +72,9 @@ def find_speakers(
         return np.zeros((0, embeddings.shape[1] if embeddings.ndim == 2 else 0), dtype=np.float32)
     options = options or ClusteringOptions()
     least, most = bounds(count)
-    small = _tight_clusters(embeddings, options, least)
+    small = _tight_clusters(embeddings, options, least, check)
     merger = _Merger(embeddings, windows, seconds, small, options)
-    merges, distances = merger.run()
+    merges, distances = merger.run(check)
     labels = _choose_cut(merges, distances, merger.seconds, least, most, options)
     sums = np.zeros((int(labels.max()) + 1, embeddings.shape[1]))
     np.add.at(sums, labels, merger.sums)
@@ -105,13 +108,14 @@ def bounds(count: SpeakerCount) -> tuple[int, int]:
     return least, max(least, count.maximum or 1_000_000)
 
 
-def _tight_clusters(embeddings: Floats, options: ClusteringOptions, least: int) -> Ints:
+def _tight_clusters(embeddings: Floats, options: ClusteringOptions, least: int, check: Callable[[], None]) -> Ints:
     """(n,) labels of small clusters that surely are one voice each; in every block at least `least` of them."""
     from scipy.cluster.hierarchy import fcluster, linkage
 
     labels = np.zeros(len(embeddings), dtype=np.int64)
     n_labels = 0
     for start in range(0, len(embeddings), options.block_size):
+        check()
         block = embeddings[start : start + options.block_size]
         own = np.zeros(len(block), dtype=np.int64)
         if len(block) > 1:
@@ -145,7 +149,7 @@ class _Merger:
         self.seconds = np.bincount(labels, seconds, n_clusters).astype(np.float64)
         self._shared = _shared_windows(labels, windows, n_clusters)
 
-    def run(self) -> tuple[list[tuple[int, int]], list[float]]:
+    def run(self, check: Callable[[], None]) -> tuple[list[tuple[int, int]], list[float]]:
         """Pairs (kept, absorbed) in order, and the distance of each, raised by 2 where the rule was broken."""
         sums, seconds, shared = self.sums.copy(), self.seconds.copy(), self._shared.copy()
         alive = np.ones(len(sums), dtype=np.bool_)
@@ -155,6 +159,7 @@ class _Merger:
         np.fill_diagonal(cost, np.inf)
         merges, distances = [], []
         for _ in range(len(sums) - 1):
+            check()
             kept, gone = sorted(int(i) for i in np.unravel_index(int(cost.argmin()), cost.shape))
             merges.append((kept, gone))
             distances.append(float(cost[kept, gone]))

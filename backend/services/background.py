@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 from backend.database import deliveries
 from backend.database.session import Database
+from backend.errors import NotFound
 from backend.services.deletes import DeleteService
 from backend.services.drain import DrainService
 from backend.services.durable import DurableEngine, QueueLimit, run_step
@@ -22,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 DELIVER, DRAIN, DELETE = "deliver_webhook", "drain_storage", "finish_deletes"
 WEBHOOKS, STORAGE = "webhooks", "storage"
-QUEUES = {WEBHOOKS: QueueLimit(8), STORAGE: QueueLimit(2)}
+LIMITS = {WEBHOOKS: QueueLimit(8), STORAGE: QueueLimit(2)}
 DELETES_EVERY_S = 60.0
 
 
@@ -35,6 +36,8 @@ class Background:
         webhooks: WebhookService,
         drain: DrainService,
         deletes: DeleteService,
+        *,
+        host: str,
     ) -> None:
         self._storage = storage
         self._database = database
@@ -43,10 +46,16 @@ class Background:
         self._drain = drain
         self._deletes = deletes
         self._deletes_at = 0.0
+        # A machine moves the files that it has, so each has a queue of its own for that.
+        self._storage_queue = f"{STORAGE}-{host}"
         webhooks.schedule = self.schedule_delivery
         durable.register(DELIVER, self._deliver)
         durable.register(DRAIN, self._drain_once)
         durable.register(DELETE, self._finish_deletes)
+
+    def queue(self, name: str) -> str:
+        """What a queue that users know by this name is called on this machine."""
+        return self._storage_queue if name == STORAGE else name
 
     async def announce(self, job_id: str) -> None:
         """Tell the webhook of a job that has ended, if it has one and was not told."""
@@ -81,14 +90,18 @@ class Background:
 
     async def _once(self, workflow: str) -> None:
         """Queue a workflow unless one of its name waits or runs anywhere."""
-        await self._durable.enqueue(workflow, f"{workflow}:{time.time_ns()}", STORAGE, only_one=workflow)
+        await self._durable.enqueue(workflow, f"{workflow}:{time.time_ns()}", self._storage_queue, only_one=workflow)
 
     async def _deliver(self, workflow_id: str) -> None:
         delivery_id, tried, _ = workflow_id.split(":")
         last = int(tried) >= len(RETRY_AFTER_S)
 
         async def attempt() -> bool:
-            return (await self._webhooks.attempt(delivery_id, last=last)).retry
+            try:
+                return (await self._webhooks.attempt(delivery_id, last=last)).retry
+            except NotFound:
+                logger.info("message %s went with its job", delivery_id)
+                return False
 
         if await run_step("attempt", attempt):
             pause_s = jittered(RETRY_AFTER_S[int(tried)])

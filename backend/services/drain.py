@@ -13,9 +13,8 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import cast
 
 from backend.database import objects
@@ -32,11 +31,14 @@ from backend.errors import (
     StorageMisconfigured,
     StorageUnavailable,
 )
+from backend.services.drain_reports import Backlog, DrainOutcome, DrainReport, DrainResult
 from backend.services.leftovers import sweep
 from backend.services.metrics import Metrics
 from backend.services.pace import Pace
 from backend.services.storage import StorageService, StoredObject, VerifiedFile
 from backend.services.storage.base import Kind
+
+__all__ = ["Backlog", "DrainOutcome", "DrainReport", "DrainResult", "DrainService"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,62 +49,6 @@ FAILED_AGAIN_AFTER_S = 300.0
 
 CONCERNS_ALL = (StorageUnavailable, StorageMisconfigured, StorageFull)
 """What S3 says of one object and means of every other, too: a pass ends with it."""
-
-
-class DrainResult(StrEnum):
-    MOVED = "moved"
-    SKIPPED = "skipped"
-    """Nothing to do: it was moved or deleted meanwhile, or somebody is at it."""
-    PARKED = "parked"
-    """It cannot move; its row says why, and it is not tried again before `retry_parked`."""
-    FAILED = "failed"
-    """The local disk did not give it; it stays pending, and is tried again after a pause."""
-
-
-@dataclass(frozen=True, slots=True)
-class DrainOutcome:
-    """What became of one object. `locator` is where it is now, if that is known."""
-
-    object_id: int
-    result: DrainResult
-    locator: str | None = None
-    size_bytes: int = 0
-    reason: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class DrainReport:
-    """What a pass did. `stopped` says why it ended early, if it did."""
-
-    moved: int = 0
-    bytes: int = 0
-    skipped: int = 0
-    parked: int = 0
-    failed: int = 0
-    stopped: str | None = None
-
-    def plus(self, outcome: DrainOutcome) -> DrainReport:
-        """The report with one more object in it."""
-        count = getattr(self, outcome.result)
-        moved_bytes = outcome.size_bytes if outcome.result == DrainResult.MOVED else 0
-        return replace(self, **{outcome.result: count + 1, "bytes": self.bytes + moved_bytes})
-
-
-@dataclass(frozen=True, slots=True)
-class Backlog:
-    """How far S3 is behind; all 0 where objects belong on the local disk.
-
-    Attributes:
-        objects: how many are on the local disk.
-        bytes: their size together.
-        parked: how many of them do not move until somebody looks at them.
-        oldest_s: how long the oldest of the others has been waiting.
-    """
-
-    objects: int = 0
-    bytes: int = 0
-    parked: int = 0
-    oldest_s: float = 0.0
 
 
 Progress = Callable[[DrainReport], None]
@@ -164,11 +110,12 @@ class DrainService:
             return await objects.list_local(session, after=after, limit=limit)
 
     async def retry_parked(self) -> int:
-        """Let everything that is parked be tried again; returns how many objects that are.
+        """Let everything that is parked, or failed, be tried again; returns how many were parked.
 
         Raises:
             DatabaseUnavailable
         """
+        self._not_before.clear()
         async with self._database.transaction() as session:
             return await objects.unpark_all(session)
 

@@ -19,6 +19,7 @@ import anyio
 import anyio.to_thread
 
 from backend.database.session import durable_url
+from backend.domain.jobs import Superseded
 
 if TYPE_CHECKING:
     from dbos import EnqueueOptions
@@ -29,14 +30,17 @@ T = TypeVar("T")
 Workflow = Callable[[str], Coroutine[Any, Any, None]]
 
 OUTCOMES_WITHIN_S = 3.0
+MOST_POLLS_PER_S = 100
+"""Of one queue, by all processes together."""
 ENDED = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 
 
 @dataclass(frozen=True, slots=True)
 class QueueLimit:
-    """How many workflows of a queue one process runs at once."""
+    """How many workflows of a queue one process runs at once, and how long its next one may wait to be seen."""
 
     concurrency: int
+    poll_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +59,20 @@ class WorkflowState:
     status: str
     executor_id: str | None
     version: str | None
-    queue: str | None
 
     @property
     def ended(self) -> bool:
         return self.status in ENDED
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A workflow that has begun. One that was started past every queue has none."""
+
+    id: str
+    workflow: str
+    queue: str | None
+    executor_id: str | None
 
 
 class DurableEngine:
@@ -69,14 +82,14 @@ class DurableEngine:
         executor_id: what this process is called; never that of another process, dead or alive.
         version: of the workflows' shape. A process only takes workflows of its own version, because checkpoints of
             another shape would be mixed up.
-        poll_s: how often a queue is looked at.
     """
 
-    def __init__(self, database_url: str, *, executor_id: str, version: str, poll_s: float) -> None:
+    def __init__(self, database_url: str, *, executor_id: str, version: str) -> None:
         self.executor_id = executor_id
         self.version = version
         self._url = durable_url(database_url)
-        self._poll_s = poll_s
+        self._queues: Mapping[str, QueueLimit] = {}
+        self._paced: dict[str, float] = {}
         self._workflows: dict[str, Workflow] = {}
         self._returned: set[str] = set()
         self._started = False
@@ -109,13 +122,31 @@ class DurableEngine:
         DBOS.listen_queues(list(listen))
         DBOS.launch()
         self._started = True
+        self._queues = {name: limit for name, limit in queues.items() if name in listen}
         for name, limit in queues.items():
             await DBOS.register_queue_async(
                 name,
                 worker_concurrency=limit.concurrency,
-                polling_interval_sec=self._poll_s,
+                polling_interval_sec=limit.poll_s,
                 on_conflict="always_update" if name in listen else "never_update",
             )
+
+    async def pace(self, processes: int) -> None:
+        """Look at queues the more seldom the more processes do: a job then waits as long as ever to be seen by one.
+
+        Args:
+            processes: how many there are.
+        """
+        from dbos import DBOS
+
+        for name, limit in self._queues.items():
+            wanted = round(max(limit.poll_s, processes / MOST_POLLS_PER_S), 1 if processes > 10 else 3)
+            if self._paced.get(name, limit.poll_s) == wanted:
+                continue
+            queue = await DBOS.retrieve_queue_async(name)
+            if queue is not None:
+                await queue.set_polling_interval_sec_async(wanted)
+                self._paced[name] = wanted
 
     async def stop(self) -> None:
         """Stop taking work and close; what still runs stays PENDING for another process to resume."""
@@ -217,15 +248,15 @@ class DurableEngine:
             for item in found
         }
 
-    async def pending_elsewhere(self, alive: Collection[str]) -> list[tuple[str, str, str]]:
-        """Id, name and queue of workflows that run in processes which are not alive."""
+    async def pending(self) -> list[Pending]:
+        """Workflows of this version that run somewhere, or did until their process died."""
         from dbos import DBOS
 
         found = await DBOS.list_workflows_async(status="PENDING", load_input=False, load_output=False, limit=1000)
         return [
-            (item.workflow_id, item.name, item.queue_name)
+            Pending(item.workflow_id, item.name, item.queue_name, item.executor_id)
             for item in found
-            if item.executor_id not in alive and item.app_version == self.version and item.queue_name
+            if item.app_version == self.version
         ]
 
     async def ended(self, limit: int) -> list[str]:
@@ -240,9 +271,14 @@ class DurableEngine:
 
 
 async def run_step(name: str, work: Callable[[], Awaitable[T]], retries: Retries | None = None) -> T:
-    """Run `work` as a step of the workflow we are in: what it returned once is returned for ever."""
+    """Run `work` as a step of the workflow we are in: what it returned once is returned for ever.
+
+    Raises:
+        Superseded: another process has the workflow now, and what `work` returned was not written down.
+        Exception: as `work` raised it, the last time.
+    """
     from dbos import DBOS
-    from dbos._error import DBOSMaxStepRetriesExceeded
+    from dbos._error import DBOSMaxStepRetriesExceeded, DBOSWorkflowConflictIDError
 
     async def step() -> T:
         return await work()
@@ -260,3 +296,5 @@ async def run_step(name: str, work: Callable[[], Awaitable[T]], retries: Retries
         return cast(T, await DBOS.run_step_async(options, step))
     except DBOSMaxStepRetriesExceeded as error:
         raise error.errors[-1] from error
+    except DBOSWorkflowConflictIDError as error:
+        raise Superseded("Another process has taken the job over.") from error

@@ -26,6 +26,7 @@ from backend.database.session import Database
 from backend.domain.jobs import error_from_json
 from backend.errors import Conflict, InvalidInput, NotFound, TooManyJobs
 from backend.services.durable import DurableEngine
+from backend.services.metrics import Metrics
 from backend.services.processing import OPTIONS, ProcessOptions
 from backend.services.speech import SpeechPipeline, StageProgress, ignore_progress
 from backend.services.storage import SpooledFile, StorageService
@@ -94,6 +95,7 @@ class JobService:
         database: Database,
         durable: DurableEngine,
         speech: SpeechPipeline,
+        metrics: Metrics,
         *,
         share_recordings: bool = False,
         max_queued: int = 1000,
@@ -103,6 +105,7 @@ class JobService:
         self._database = database
         self._durable = durable
         self._speech = speech
+        self._metrics = metrics
         self._share_recordings = share_recordings
         self._max_queued = max_queued
         self._max_queued_per_owner = max_queued_per_owner
@@ -140,7 +143,11 @@ class JobService:
         """
         if found := await self._find_same(upload, options, how):
             return found
-        media = await self._speech.probe(upload.spooled.path)
+        try:
+            media = await self._speech.probe(upload.spooled.path)
+        except InvalidInput:
+            self._metrics.ended("refused")
+            raise
         job = _new_job(upload, options, how, media.duration_s)
         kept = await self._storage.kept.keep(upload.spooled, job.id)
         try:

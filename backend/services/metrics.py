@@ -37,7 +37,9 @@ class Metrics:
 
         self._jobs = Gauge("aperta_jobs", "Jobs that wait or run", ["queue", "status"], registry=self._registry)
         self._oldest_job_s = Gauge(
-            "aperta_oldest_job_seconds", "How long the oldest of them has been there", ["queue", "status"],
+            "aperta_oldest_job_seconds",
+            "How long the oldest of them has been there",
+            ["queue", "status"],
             registry=self._registry,
         )
         self._drained_objects = Counter(

@@ -19,7 +19,7 @@ from backend.database import jobs, repositories
 from backend.database.models import Conversation, ConversationStatus, Job, JobStatus, StoredObjectRow
 from backend.database.session import Database
 from backend.domain.formats import to_text
-from backend.domain.jobs import error_to_json
+from backend.domain.jobs import Superseded, error_to_json
 from backend.domain.manifest import manifest_of
 from backend.domain.voices import SpeakerIdentity
 from backend.engines.base import TranscribeOptions
@@ -67,10 +67,6 @@ class Stored:
         return next(item for item in self.objects if item.kind == kind)
 
 
-class Superseded(Exception):
-    """Another attempt, a cancellation or a deletion owns the job now: whatever this one has is not wanted any more."""
-
-
 class ProcessingService:
     def __init__(
         self,
@@ -104,10 +100,18 @@ class ProcessingService:
         conversation = await self._get_conversation(job)
         heard = await self._hear(recording, options, steps)
 
-        async def store() -> Stored:
-            return await self._store(job, conversation, recording, heard)
+        saved: list[StoredObject] = []
 
-        stored = await steps.run("store", store, Stored)
+        async def store() -> Stored:
+            stored = await self._store(job, conversation, recording, heard)
+            saved.extend(stored.objects)
+            return stored
+
+        try:
+            stored = await steps.run("store", store, Stored)
+        except Superseded:  # no checkpoint names what was saved, so no other attempt will use it
+            await self._delete_unnamed(job, saved)
+            raise
 
         try:
             await until_available(lambda: self._commit(job, heard, stored, steps), steps.check)
@@ -115,7 +119,7 @@ class ProcessingService:
             await self._clean_up_after_cancellation(job, stored)
             raise
         except Exception:
-            await self._delete_objects([item for item in stored.objects if item.locator != job.recording])
+            await self._delete_unnamed(job, stored.objects)
             raise
         steps.progress("store", 1.0)
         self._metrics.completed(heard.speech.duration_s, steps.timings_s)
@@ -149,7 +153,7 @@ class ProcessingService:
         try:
             await self._end_failed(job, reason, told, audio)
         except BaseException:
-            await self._delete_objects([audio])
+            await self._delete_unnamed(job, [audio])
             raise
 
     async def _hear(self, recording: SpooledFile, options: ProcessOptions, steps: Steps) -> Heard:
@@ -191,7 +195,7 @@ class ProcessingService:
         errors = [result for result in results if isinstance(result, BaseException)]
         saved = tuple(result for result in results if isinstance(result, StoredObject))
         if errors:
-            await self._delete_objects([item for item in saved if item.locator != job.recording])
+            await self._delete_unnamed(job, saved)
             raise errors[0]
         return Stored(saved)
 
@@ -256,7 +260,7 @@ class ProcessingService:
             row = await jobs.get_job(session, job.id)
             gone = await repositories.find_conversation(session, job.conversation_id) is None
         if gone or row.status == JobStatus.CANCELLED:
-            await self._delete_objects(stored.objects)
+            await self._delete_locators([item.locator for item in stored.objects])
 
     async def _refuse(self, job: Job, error: Exception) -> None:
         """Bad input leaves nothing but the job's row, which says why."""
@@ -275,9 +279,7 @@ class ProcessingService:
             logger.error("the recording of job %s stays in the spool: %s", job.id, error)
             return None
 
-    async def _end_failed(
-        self, job: Job, reason: str, error: Exception, audio: StoredObject | None = None
-    ) -> None:
+    async def _end_failed(self, job: Job, reason: str, error: Exception, audio: StoredObject | None = None) -> None:
         now = datetime.now(UTC)
         values = _failed(error) | ({"recording": audio.locator} if audio else {})
         async with self._database.transaction() as session:
@@ -304,8 +306,15 @@ class ProcessingService:
             except StorageError as error:
                 logger.warning("what attempt %d of job %s left could not be deleted: %s", attempt, job.id, error)
 
-    async def _delete_objects(self, stored: Sequence[StoredObject]) -> None:
-        await self._delete_locators([item.locator for item in stored])
+    async def _delete_unnamed(self, job: Job, stored: Sequence[StoredObject]) -> None:
+        """Delete what was saved, but for what rows name: the recording may have been stored on arrival.
+
+        Raises:
+            DatabaseUnavailable: then nothing is deleted.
+        """
+        async with self._database.transaction() as session:
+            named = await jobs.locators_of(session, job.conversation_id)
+        await self._delete_locators([item.locator for item in stored if item.locator not in named])
 
     async def _delete_locators(self, locators: Sequence[str]) -> None:
         for locator in locators:

@@ -19,7 +19,7 @@ from backend.database.models import ConversationStatus, Job, JobStatus
 from backend.database.session import Database, database_errors
 from backend.domain.jobs import MAX_CRASHES, error_to_json
 from backend.errors import AppError, NotFound, ProcessingFailed
-from backend.services.background import QUEUES as BACKGROUND_QUEUES
+from backend.services.background import LIMITS as BACKGROUND_LIMITS
 from backend.services.background import Background
 from backend.services.concurrency import until_available
 from backend.services.durable import DurableEngine, QueueLimit
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 WATCH_EVERY_S = 0.5
 LOOK_AROUND_EVERY_S = 5.0
-ALL_QUEUES = (*QUEUES, *BACKGROUND_QUEUES)
+ALL_QUEUES = (*QUEUES, *BACKGROUND_LIMITS)
 
 
 class JobRunner:
@@ -69,7 +69,8 @@ class JobRunner:
         self._identity = identity
         self._background = background
         self._listen = tuple(listen)
-        self._limits = {name: QueueLimit(at_once) for name in QUEUES} | BACKGROUND_QUEUES
+        self._limits = {name: QueueLimit(at_once) for name in QUEUES}
+        self._limits |= {background.queue(name): limit for name, limit in BACKGROUND_LIMITS.items()}
         self._keep_days = keep_days
         self._heartbeat = Heartbeat(database.url, identity, self._listen)
         self._running: dict[str, tuple[int, JobProgress]] = {}
@@ -101,7 +102,7 @@ class JobRunner:
                 return
             with database_errors():
                 await anyio.to_thread.run_sync(self._heartbeat.start)
-            await self._durable.start(self._limits, self._listen)
+            await self._durable.start(self._limits, [self._background.queue(name) for name in self._listen])
             self._started = True
             self._tasks = [
                 asyncio.create_task(_for_ever(WATCH_EVERY_S, self._watch)),
@@ -198,9 +199,7 @@ class JobRunner:
         if ended.recording != job.id:
             await self._storage.kept.remove(job.id)
 
-    async def _fail(
-        self, job: Job, recording: SpooledFile | None, error: Exception, progress: JobProgress
-    ) -> None:
+    async def _fail(self, job: Job, recording: SpooledFile | None, error: Exception, progress: JobProgress) -> None:
         await until_available(lambda: self._processing.fail(job, recording, error), progress.check)
 
     @asynccontextmanager

@@ -43,6 +43,7 @@ function announce(text) {
 
 const url = (path) => new URL(path, document.baseURI).href;
 const conversationUrl = (id, rest = "") => url(`conversations/${encodeURIComponent(id)}${rest}`);
+const jobUrl = (id, rest = "") => url(`jobs/${encodeURIComponent(id)}${rest}`);
 const conversationHash = (id) => `#/conversations/${encodeURIComponent(id)}`;
 
 // ── How things are written ──────────────────────────────────────────────────────────────────────────────────────────
@@ -90,6 +91,12 @@ class Problem extends Error {
     return new Problem("No answer", "The server does not answer. Check that it runs and that you are connected.");
   }
 
+  /** From a job that has failed. */
+  static fromJob(job) {
+    const { title, detail, status } = job.error ?? { title: "Failed", detail: "It gave no reason.", status: 500 };
+    return new Problem(title, detail, status, status >= 500 ? { conversation_id: job.conversation_id } : {});
+  }
+
   /** From an answer that is not a success. A proxy in between may have sent something that is no JSON. */
   static fromAnswer(status, statusText, text) {
     let body = {};
@@ -124,7 +131,6 @@ function problemNote(problem, ...more) {
 // ── Uploads: one after the other, in the order they were chosen ─────────────────────────────────────────────────────
 
 const jobs = [];
-const warningsOf = new Map(); // conversation id → warnings of the answer, which the server does not keep
 
 function readOptions() {
   const names = ["title", "language", "num_speakers", "min_speakers", "max_speakers", "prompt"];
@@ -170,38 +176,62 @@ function send(job) {
   job.xhr = xhr;
   xhr.open("POST", url("audio/process"));
   xhr.setRequestHeader("Accept", "application/json");
+  xhr.setRequestHeader("Prefer", "respond-async");
   xhr.upload.addEventListener("progress", (event) => showUploaded(job, event.loaded, event.total));
-  xhr.upload.addEventListener("load", () => setPhase(job, "processing"));
+  xhr.upload.addEventListener("load", () => (job.status.textContent = "Uploaded"));
   xhr.addEventListener("load", () => receive(job, xhr));
-  xhr.addEventListener("error", () => fail(job, brokenConnection(job)));
+  xhr.addEventListener("error", () => fail(job, brokenConnection()));
   xhr.addEventListener("abort", () => removeJob(job));
   setPhase(job, "uploading");
   xhr.send(form);
 }
 
-function brokenConnection(job) {
-  const detail =
-    job.phase === "processing"
-      ? "The connection broke while the recording was being processed. It may still appear in the list below."
-      : "The connection broke during the upload. The server may be gone, or the file larger than it accepts.";
+function brokenConnection() {
+  const detail = "The connection broke during the upload. The server may be gone, or the file larger than it accepts.";
   return new Problem("Connection lost", detail);
 }
 
+/** The recording was accepted: from here on the server sees it through, and tells how far it is. */
 function receive(job, xhr) {
-  if (xhr.status !== 200) return fail(job, Problem.fromAnswer(xhr.status, xhr.statusText, xhr.responseText));
-  let result;
+  if (xhr.status !== 202) return fail(job, Problem.fromAnswer(xhr.status, xhr.statusText, xhr.responseText));
   try {
-    result = JSON.parse(xhr.responseText);
+    job.id = JSON.parse(xhr.responseText).id;
   } catch {
     return fail(job, new Problem("Unreadable answer", "The server's answer makes no sense. Look in the list below."));
   }
-  job.result = result;
-  if (result.warnings.length) warningsOf.set(result.conversation_id, result.warnings);
-  announce(`${job.file.name}: ${result.message}`);
+  setPhase(job, "processing");
+  follow(job);
+}
+
+/** Listen to a job until it has ended; the browser reconnects by itself, and goes on where it was. */
+function follow(job) {
+  job.events = new EventSource(jobUrl(job.id, "/events"));
+  const on = (name, handle) => job.events.addEventListener(name, (event) => handle(JSON.parse(event.data)));
+  const end = (handle) => (state) => {
+    job.events.close();
+    handle(state);
+  };
+  on("queued", (state) => showProgress(job, state));
+  on("progress", (state) => showProgress(job, state));
+  on("completed", end((state) => showDone(job, state.conversation_id)));
+  on("failed", end((state) => fail(job, Problem.fromJob(state))));
+  on("cancelled", end(() => removeJob(job)));
+  job.events.addEventListener("error", () => {
+    if (job.events.readyState === EventSource.CLOSED) fail(job, Problem.unreachable());
+  });
+}
+
+async function showDone(job, conversationId) {
+  try {
+    job.result = await request(conversationUrl(conversationId));
+  } catch (problem) {
+    return fail(job, problem);
+  }
+  announce(`${job.file.name}: ${resultLine(job.result)}`);
   setPhase(job, "done");
   if (job.opensResult && isHome()) {
     removeJob(job);
-    location.hash = conversationHash(result.conversation_id);
+    location.hash = conversationHash(conversationId);
   } else if (isHome()) {
     showHistory();
   }
@@ -233,6 +263,14 @@ function removeJob(job) {
   startNext();
 }
 
+async function cancelJob(job) {
+  try {
+    await request(jobUrl(job.id), { method: "DELETE" });
+  } catch (problem) {
+    announce(`${job.file.name}: ${problem.message}`); // it has ended meanwhile, which its events tell
+  }
+}
+
 function retryJob(job) {
   delete job.problem;
   setPhase(job, "waiting");
@@ -256,9 +294,9 @@ function drawJob(job) {
 const JOB_BUTTONS = {
   waiting: (job) => [button("Remove", () => removeJob(job), job)],
   uploading: (job) => [button("Cancel", () => job.xhr.abort(), job)],
-  processing: () => [],
+  processing: (job) => [button("Cancel", () => cancelJob(job), job)],
   done: (job) => [
-    el("a", { class: "button", href: conversationHash(job.result.conversation_id) }, "Open"),
+    el("a", { class: "button", href: conversationHash(job.result.id) }, "Open"),
     button("Dismiss", () => removeJob(job), job),
   ],
   failed: (job) => [button("Try again", () => retryJob(job), job), button("Dismiss", () => removeJob(job), job)],
@@ -285,11 +323,25 @@ function tick(job) {
   const texts = {
     waiting: () => "Waiting",
     uploading: () => "Uploading",
-    processing: () => `Transcribing… ${elapsed}`,
+    processing: () => joined(progressLine(job.state), elapsed),
     done: () => resultLine(job.result),
     failed: () => "",
   };
   job.status.textContent = texts[job.phase]();
+}
+
+const STAGE_WORDS = { decode: "Reading", diarize: "Telling voices apart", store: "Storing" };
+
+function progressLine(state) {
+  if (state?.position) return `Waiting, number ${state.position} in the queue`;
+  const left = state?.seconds_left ? `about ${clock(state.seconds_left)} left` : "";
+  return joined(`${STAGE_WORDS[state?.stage] ?? "Transcribing"}…`, left);
+}
+
+function showProgress(job, state) {
+  job.state = state;
+  if (state.status === "running") job.progress.value = state.progress;
+  tick(job);
 }
 
 function resultLine({ transcript, duration_s }) {
@@ -416,9 +468,9 @@ function conversationFacts({ title, filename, created_at, duration_s, language, 
   );
 }
 
-function conversationNotices({ id, status, error, transcript }) {
+function conversationNotices({ status, error, transcript, warnings }) {
   const note = (kind, ...text) => el("p", { class: `notice ${kind}` }, ...text);
-  const notices = (warningsOf.get(id) ?? []).map((warning) => note("", warning));
+  const notices = (warnings ?? []).map((warning) => note("", warning));
   if (status === "processing") {
     notices.push(note("calm", "This recording is being transcribed. The result appears here."));
   }
@@ -661,7 +713,7 @@ async function deleteShown() {
 }
 
 function forgetJobs(conversationId) {
-  jobs.filter((job) => job.result?.conversation_id === conversationId).forEach(removeJob);
+  jobs.filter((job) => job.result?.id === conversationId).forEach(removeJob);
 }
 
 // ── State of the server ─────────────────────────────────────────────────────────────────────────────────────────────

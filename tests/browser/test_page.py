@@ -45,7 +45,7 @@ def current_time_s(page: Page) -> float:
 def test_an_upload_shows_speakers_and_text(page: Page) -> None:
     page.goto("/")
     choose(page, SAMPLE)
-    expect(page.locator("#jobs")).to_contain_text("Transcribing…")
+    expect(page.locator("#jobs")).to_contain_text(re.compile("Reading…|Telling voices apart…|Transcribing…"))
     expect(title(page)).to_have_text("meeting.flac", timeout=LONG_MS)
     expect(page).to_have_url(re.compile("/#/conversations/conv_[0-9a-f]+$"))
     speakers = page.get_by_role("region", name="Speakers").get_by_role("listitem")

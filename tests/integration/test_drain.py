@@ -353,6 +353,12 @@ async def test_a_dead_store_is_not_hammered(in_memory: Depot, memory: MemoryStor
     assert memory.calls - asked <= 2
 
 
+async def test_a_pass_that_is_bounded_in_time_leaves_the_rest(in_memory: Depot) -> None:
+    await in_memory.record()
+    report = await in_memory.drain.drain_all(max_seconds=0)
+    assert (report.moved, report.stopped, (await in_memory.drain.backlog()).objects) == (0, None, 3)
+
+
 async def test_a_local_file_left_by_a_killed_drain_is_swept_up(in_memory: Depot, memory: MemoryStore) -> None:
     conversation_id = await in_memory.record(b"sound")
     audio = await in_memory.audio(conversation_id)

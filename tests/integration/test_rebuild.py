@@ -7,14 +7,19 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 import pytest
 import sqlalchemy as sa
 
+from backend.database.migrate import migrate
 from backend.database.models import Conversation, ConversationStatus
 from backend.database.session import Database
-from backend.services.custody import CustodyService, RebuildReport
-from backend.services.storage import StorageService
-from tests.fixtures_custody import Keeper
+from backend.domain.manifest import manifest_of
+from backend.services.custody import CustodyService, RebuildReport, Scope
+from backend.services.storage import StorageConfig, StorageService
+from backend.wiring import Services
+from tests.fixtures_custody import AT_ONCE, Keeper
+from tests.media import tone, write
 from tests.recordings import change, keep_conversation, keep_failed, open_database, rows_of
 from tests.servers import FaultProxy
 
@@ -99,7 +104,7 @@ async def test_a_failed_row_without_objects_gives_way_to_a_complete_manifest(kee
 
 async def test_objects_are_found_where_they_moved(s3_keeper: Keeper, empty: Database, tmp_path: Path) -> None:
     """Saved locally during an outage, manifest included; the recording has drained to S3 since."""
-    local = StorageService(s3_keeper.storage.stores and _local_config(s3_keeper))
+    local = StorageService(_local_config(s3_keeper))
     async with local:
         kept = await keep_conversation(local, s3_keeper.database, sound=b"sound")
     in_s3 = s3_keeper.storage.stores[0].locator("audio", kept.audio.key)
@@ -176,15 +181,65 @@ async def test_a_folder_that_was_copied_elsewhere_is_enough(
         assert (await custody.usage()).holdings[0].objects == 2
 
 
-def _local_config(keeper: Keeper):
-    from backend.services.storage import StorageConfig
+async def test_what_the_pipeline_leaves_is_clean_and_can_be_rebuilt(
+    opened: tuple[httpx.AsyncClient, Services], empty: Database, tmp_path: Path
+) -> None:
+    client, services = opened
+    sound = write(tmp_path / "sound.wav", tone(2)).read_bytes()
+    for title in ("first", "second"):
+        reply = await client.post("/audio/process", files={"file": ("a b.wav", sound)}, data={"title": title})
+        assert reply.status_code == 200, reply.text
+    custody = CustodyService(services.storage, services.database)
+    assert (await custody.verify(Scope(deep=True, grace=AT_ONCE))).status == "clean"
+    assert (await CustodyService(services.storage, empty).rebuild(apply=True)).rebuilt == 2
+    assert await rows_of(empty) == await rows_of(services.database)
 
+
+async def test_rows_are_compared_and_rebuilt_on_postgresql(
+    local_keeper: Keeper, postgres_url: str, tmp_path: Path
+) -> None:
+    await migrate(postgres_url)
+    database = Database(postgres_url)
+    keeper = Keeper(local_keeper.storage, database, local_keeper.upload_dir, None, "")
+    try:
+        kept = [await keep_conversation(keeper.storage, database) for _ in range(3)]
+        before = await rows_of(database)
+        assert (await keeper.verify(deep=True)).status == "clean"
+        await change(database, sa.delete(Conversation).where(Conversation.id == kept[0].id))
+        assert (await keeper.repair()).counts == {"restore": 3}
+        await change(database, sa.delete(Conversation))
+        assert (await rebuild(keeper, database)).rebuilt == 3
+        assert await rows_of(database) == before
+        keeper.remove(kept[0].audio.locator)
+        assert (await keeper.repair()).counts == {"mark_lost": 1}
+        usage = await keeper.custody.usage()
+        assert (usage.lost, sum(item.objects for item in usage.holdings)) == (1, 9)
+    finally:
+        await change(database, sa.delete(Conversation))
+        await database.close()
+
+
+async def test_a_value_that_the_database_refuses_is_told(local_keeper: Keeper, postgres_url: str) -> None:
+    """PostgreSQL takes no NUL in a text."""
+    kept = await keep_conversation(local_keeper.storage, local_keeper.database)
+    assert kept.manifest is not None
+    document = await local_keeper.read(kept.manifest.locator)
+    local_keeper.overwrite(kept.manifest.locator, document.replace(b'meeting.wav",', b'meet\\u0000ing.wav",', 1))
+    await migrate(postgres_url)
+    database = Database(postgres_url)
+    try:
+        report = await rebuild(local_keeper, database)
+    finally:
+        await database.close()
+    assert (report.rebuilt, report.gap_count) == (0, 1)
+    assert "The database refuses" in report.gaps[0].reason
+
+
+def _local_config(keeper: Keeper) -> StorageConfig:
     return StorageConfig(_env_file=None, upload_dir=str(keeper.upload_dir))
 
 
 async def _failed_manifest(keeper: Keeper, conversation_id: str) -> dict[str, object]:
-    from backend.domain.manifest import manifest_of
-
     async with keeper.database.transaction() as session:
         conversation = await session.get(Conversation, conversation_id)
         assert conversation is not None

@@ -16,8 +16,9 @@ import pytest
 from backend.domain.transcript import Diarization, SpeakerCount
 from backend.domain.turns import fill_pauses, hysteresis, one_at_a_time, to_turns
 from backend.engines.audio import Audio, MediaInfo, decode
-from backend.engines.community1 import Community1Diarizer, _pool
+from backend.engines.community1 import Community1Diarizer
 from backend.engines.community1_models import EMBEDDING, SEGMENTATION, find_model, open_session
+from backend.engines.community1_voices import VoiceNetwork, pool
 from backend.errors import EngineUnavailable
 from tests.media import silence, tone, write
 
@@ -137,7 +138,7 @@ def test_segmentation_agrees_with_the_network_as_saved(diarizer, meeting):
     assert np.array_equal(classes[probable.argmax(axis=-1)], decided)
 
 
-def test_pooling_the_shared_trunk_equals_the_whole_embedding_network(diarizer):
+def test_pooling_the_shared_trunk_equals_the_whole_embedding_network():
     import onnxruntime
 
     random = np.random.default_rng(0)
@@ -145,8 +146,9 @@ def test_pooling_the_shared_trunk_equals_the_whole_embedding_network(diarizer):
     mask = (random.random(125) > 0.4).astype(np.float32)
     saved = onnxruntime.InferenceSession(bytes(find_model(EMBEDDING)), providers=["CPUExecutionProvider"])
     expected = saved.run(None, {"fbank": features, "weights": np.repeat(mask, 8)[None]})[0][0]
-    frames = np.ascontiguousarray(diarizer._trunk.run(None, {"fbank": features})[0][0].T)
-    assert np.allclose(diarizer._projection @ _pool(frames, mask) + diarizer._bias, expected, atol=1e-3)
+    network = VoiceNetwork(None, threads=2)
+    frames = np.ascontiguousarray(network.trunk.run(None, {"fbank": features})[0][0].T)
+    assert np.allclose(network.project(pool(frames, mask)), expected, atol=1e-3)
 
 
 # Speech

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.errors import StorageFull
+from backend.errors import StorageFull, StorageMisconfigured
 from backend.services.storage import StorageConfig, StorageService
 from backend.services.storage.room import Room
 from backend.services.storage.spool import ROOM_EVERY_BYTES
@@ -119,6 +119,23 @@ async def test_a_disk_that_fills_under_an_upload_ends_it_and_is_free_again(small
         assert (await storage.get_info()).disk == "ok"
         async with storage.spool(chunks(2 * MIB)) as spooled:
             assert (await storage.save_audio_file(spooled, conversation(), "m.wav")).store == "local"
+
+
+def remount(folder: Path, how: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{how}", folder], check=True)
+
+
+async def test_a_disk_that_turns_read_only_refuses_uploads_and_is_read(small_disk: Path) -> None:
+    async with StorageService(config(small_disk, 0)) as storage:
+        kept = await storage.save_audio_file(b"kept", conversation(), "m.wav")
+        remount(small_disk, "ro")
+        with pytest.raises(StorageMisconfigured, match="Make UPLOAD_DIR writable"):
+            async with storage.spool(untouchable()):
+                pass
+        assert await read(storage, kept.locator) == b"kept"
+        remount(small_disk, "rw")
+        async with storage.spool(chunks(MIB)) as spooled:
+            assert spooled.size_bytes == MIB
 
 
 async def test_an_upload_of_unknown_length_is_watched(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ async def test_the_file_may_be_taken_away(spool: Spool, tmp_path: Path) -> None:
     assert (tmp_path / "kept").read_bytes() == b"abc"
 
 
-async def test_stale_files_are_swept_at_start(spool: Spool, upload_dir: Path) -> None:
+async def test_what_a_killed_process_left_is_swept_at_start(spool: Spool, upload_dir: Path) -> None:
     folder = upload_dir / ".spool"
     folder.mkdir(parents=True)
     old, young = folder / "old.part", folder / "young.part"
@@ -237,3 +237,11 @@ def test_each_disk_error_keeps_its_meaning(code: int, kind: type[StorageError]) 
     error = storage_error(OSError(code, os.strerror(code)), Path("/uploads"))
     assert type(error) is kind
     assert os.strerror(code) in str(error)
+
+
+async def test_a_swept_spool_keeps_what_somebody_still_receives(spool: Spool, upload_dir: Path) -> None:
+    async with spool.receive(chunked(b"abc", 1)) as spooled:
+        long_ago = time.time() - STALE_AFTER_S - 60
+        os.utime(spooled.path, (long_ago, long_ago))
+        await spool.sweep()
+        assert parts(upload_dir) == [spooled.path]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -95,6 +96,30 @@ def remove_empty_folders(path: Path, root: Path) -> None:
         except OSError:
             return
         path = path.parent
+
+
+def lock(path: Path) -> int:
+    """Lock a file until the descriptor that this returns is closed, or the process has ended, however that comes about.
+
+    Raises:
+        OSError: somebody else has it, or the file system knows no locks.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def is_locked(path: os.PathLike[str]) -> bool:
+    """Whether somebody holds a file, in any process that sees this disk. If that cannot be told, somebody does."""
+    try:
+        os.close(lock(Path(path)))
+    except OSError:
+        return True
+    return False
 
 
 def _copy_to_new(source: Path, target: Path) -> None:

@@ -1,4 +1,8 @@
-"""Recordings that were accepted and wait for their job: complete files in the spool that outlive the process."""
+"""Recordings that were accepted and wait for their job: complete files in the spool that outlive the process.
+
+Whoever receives an upload holds a lock on it until somebody has written down that it is kept. So a file that is not
+locked, and that nobody has written down, was left by a process that died in between.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from pathlib import Path
 
 from backend.errors import ObjectMissing
 from backend.services.storage.base import SpooledFile
-from backend.services.storage.disk import disk_errors, make_folder, sync_folder
+from backend.services.storage.disk import disk_errors, is_locked, make_folder, sync_folder
 from backend.services.storage.threads import ThreadLane
 
 
@@ -40,7 +44,7 @@ class KeptRecordings:
         await self._lane.run(self._remove, name)
 
     async def names(self, older_than_s: float) -> list[str]:
-        """Every file that has been here for so long."""
+        """Every file that has been here for so long and that nobody holds."""
         return await self._lane.run(self._names, older_than_s)
 
     def _keep(self, spooled: SpooledFile, name: str) -> SpooledFile:
@@ -70,4 +74,4 @@ class KeptRecordings:
             return []
         oldest = time.time() - older_than_s
         with disk_errors(self._folder), os.scandir(self._folder) as entries:
-            return sorted(entry.name for entry in entries if entry.stat().st_ctime <= oldest)
+            return sorted(entry.name for entry in entries if entry.stat().st_ctime <= oldest and not is_locked(entry))

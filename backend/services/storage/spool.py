@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,15 +17,16 @@ from anyio import CancelScope
 
 from backend.errors import TooLarge
 from backend.services.storage.base import SpooledFile
-from backend.services.storage.disk import CHUNK_BYTES, disk_errors, make_folder, new_file
+from backend.services.storage.disk import CHUNK_BYTES, disk_errors, is_locked, lock, make_folder, new_file
 from backend.services.storage.room import Room
 from backend.services.storage.threads import ThreadLane
 from backend.services.storage.writing import Digest, FileWriter, Pipeline
 
 logger = logging.getLogger(__name__)
 
-STALE_AFTER_S = 24 * 3600
-"""No upload runs that long: a spool file this old was left by a process that was killed."""
+STALE_AFTER_S = 10
+"""A file of an upload is locked from the start. One that is not, so long after the last byte came, was left by a process
+that was killed."""
 
 _FILES = ("*.part", "uploads/*", "kept/*")
 """Uploads in one request, uploads that may be resumed, recordings that wait for their job."""
@@ -58,6 +59,10 @@ class Spool:
         """
         await self._lane.run(self._start)
 
+    async def sweep(self) -> None:
+        """Remove what processes left that were killed while they received an upload."""
+        await self._lane.run(self._sweep)
+
     @asynccontextmanager
     async def receive(
         self, stream: AsyncIterable[bytes], *, max_bytes: int | None = None, room: Room | None = None
@@ -75,12 +80,15 @@ class Spool:
             StorageMisconfigured: the folder is read-only or not ours.
         """
         path = self._folder / f"{uuid4().hex}.part"
+        held: list[int] = []  # filled by a thread, so that a caller who is cancelled meanwhile leaves no lock behind
         try:
-            yield await self._write(path, stream, max_bytes, room)
+            yield await self._write(path, stream, max_bytes, room, held)
         finally:
             # Shielded: a client that hangs up cancels us, and must not leave its bytes behind.
             with CancelScope(shield=True):
                 await self._lane.run(_remove, path)
+            for descriptor in held:
+                os.close(descriptor)
 
     async def list_files(self) -> list[SpoolFile]:
         """Every file of an upload, complete or not, and every recording that waits for its job."""
@@ -92,10 +100,10 @@ class Spool:
             await self._lane.run((self._folder / name).unlink, missing_ok=True)
 
     async def _write(
-        self, path: Path, stream: AsyncIterable[bytes], max_bytes: int | None, room: Room | None
+        self, path: Path, stream: AsyncIterable[bytes], max_bytes: int | None, room: Room | None, held: list[int]
     ) -> SpooledFile:
         digest = hashlib.sha256()
-        file = await self._lane.run(_new_writer, path, digest)
+        file = await self._lane.run(_new_writer, path, digest, held)
         pipeline = Pipeline(self._lane, file.write)
         received_bytes, look_at_bytes = 0, ROOM_EVERY_BYTES
         try:
@@ -130,14 +138,21 @@ class Spool:
     def _start(self) -> None:
         with disk_errors(self._folder):
             make_folder(self._folder)
+            self._sweep()
+
+    def _sweep(self) -> None:
+        with disk_errors(self._folder):
             for path in self._folder.glob("*.part"):
                 _remove_if_stale(path)
 
 
-def _new_writer(path: Path, digest: Digest) -> FileWriter:
+def _new_writer(path: Path, digest: Digest, held: list[int]) -> FileWriter:
     with disk_errors(path):
         make_folder(path.parent)
-        return FileWriter(path, new_file(path), digests=(digest,))
+        writer = FileWriter(path, new_file(path), digests=(digest,))
+    with suppress(OSError):  # where files cannot be locked, nobody sweeps them
+        held.append(lock(path))
+    return writer
 
 
 def _remove(path: Path) -> None:
@@ -151,7 +166,7 @@ def _remove(path: Path) -> None:
 
 def _remove_if_stale(path: Path) -> None:
     try:
-        if time.time() - path.stat().st_mtime > STALE_AFTER_S:
+        if time.time() - path.stat().st_mtime > STALE_AFTER_S and not is_locked(path):
             path.unlink()
     except FileNotFoundError:
         return  # another process swept it first
