@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_va
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from backend.database.session import validated_url
+from backend.domain.access import AccessKeys, read_admins, read_keys
 from backend.domain.addresses import parse_allowance
 from backend.errors import InvalidInput
 from backend.services.logs import LogFormat, log_handler
@@ -64,6 +65,11 @@ def _secrets(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _keys(keys: SecretStr) -> SecretStr:
+    read_keys(keys.get_secret_value())
+    return keys
+
+
 def _web_address(url: str) -> str:
     try:
         parse_url(url)
@@ -89,6 +95,8 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
+    api_keys: Annotated[SecretStr, AfterValidator(_keys)] | None = None
+    api_admins: str | None = None
     log_level: str = Field("info", pattern="^(?i:critical|error|warning|info|debug)$")
     log_format: LogFormat = LogFormat.TEXT
     database_url: Annotated[str, AfterValidator(validated_url)] = "sqlite+aiosqlite:///./aperta.db"
@@ -125,6 +133,24 @@ class Settings(BaseSettings):
         if self.webhook_url and not self.webhook_secret:
             raise ValueError("WEBHOOK_URL needs WEBHOOK_SECRET, which messages are signed with")
         return self
+
+    @model_validator(mode="after")
+    def _admins_have_keys(self) -> Self:
+        if self.api_admins is not None and self.api_keys is None:
+            raise ValueError("API_ADMINS needs API_KEYS, which it names some of")
+        try:
+            self.access_keys()
+        except ValueError as error:
+            raise ValueError(f"API_ADMINS: {error}") from error
+        return self
+
+    def access_keys(self) -> AccessKeys | None:
+        """Who may use this installation; None: whoever reaches it."""
+        if self.api_keys is None:
+            return None
+        digests = read_keys(self.api_keys.get_secret_value())
+        admins = frozenset(digests) if self.api_admins is None else read_admins(self.api_admins, digests)
+        return AccessKeys(digests, admins)
 
 
 def describe_invalid_settings(error: ValidationError, shown: Callable[[str], str] = str.upper) -> str:

@@ -24,6 +24,7 @@ from fastapi import FastAPI
 from pydantic import ValidationError
 
 from backend import __version__
+from backend.api.access import add_access
 from backend.api.connections import timed_protocol
 from backend.api.limits import add_body_limits
 from backend.api.problems import add_problem_handlers
@@ -60,6 +61,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     add_problem_handlers(app)
     add_body_limits(app, settings)
+    add_access(app, settings)
     add_request_ids(app)
     for routes in (pages, audio, conversations, jobs, deliveries, people, uploads, storage, health):
         app.include_router(routes.router)

@@ -17,11 +17,11 @@ from backend.domain.addresses import parse_allowance
 from backend.engines.base import Diarizer, Transcriber
 from backend.engines.heap import return_large_blocks
 from backend.engines.lazy import Lazy
-from backend.engines.models import best_whisper_on_disk, find_embedded, find_pyannote, find_whisper
+from backend.engines.models import best_whisper_on_disk, find_pyannote, find_whisper, get_embedded
 from backend.errors import EngineUnavailable
+from backend.services.background import STORAGE, Background
 from backend.services.conversations import ConversationService
 from backend.services.custody import CustodyService
-from backend.services.background import Background
 from backend.services.deletes import DeleteService
 from backend.services.drain import DrainService
 from backend.services.durable import DurableEngine
@@ -83,7 +83,7 @@ async def open_services(
     Args:
         settings: what to open.
         speech: a pipeline to use instead of the configured engines.
-        listen: queues to take work from; default: all, or none with WORKERS=none.
+        listen: queues to take work from; default: all, or only the work on stored objects with WORKERS=none.
 
     Raises:
         EngineUnavailable: an engine that was asked for by name is not there.
@@ -107,7 +107,7 @@ async def open_services(
         await stack.enter_async_context(UploadSweeper(uploads, storage, database, expires_s=expires_s))
         identity = this_process()
         durable = DurableEngine(
-            settings.database_url, executor_id=identity.id, version=WORKFLOWS_VERSION, poll_s=settings.queue_poll_s
+            settings.database_url, executor_id=identity.id, version=WORKFLOWS_VERSION
         )
         jobs = JobService(
             storage,
@@ -120,7 +120,8 @@ async def open_services(
             max_queued_per_owner=settings.max_queued_jobs_per_key,
         )
         if listen is None:
-            listen = ALL_QUEUES if settings.workers == "embedded" else ()
+            # Without workers it still moves the files that are on its own disk.
+            listen = ALL_QUEUES if settings.workers == "embedded" else (STORAGE,)
         runner = JobRunner(
             storage,
             database,
@@ -131,6 +132,7 @@ async def open_services(
             identity,
             listen=listen,
             at_once=settings.jobs_at_once,
+            poll_s=settings.queue_poll_s,
             keep_days=settings.jobs_keep_days,
         )
         jobs.ensure_running = runner.start
@@ -279,11 +281,7 @@ def _choose_diarizer(config: SpeechConfig) -> Lazy[Diarizer] | None:
 def _moonshine(config: SpeechConfig) -> Lazy[Transcriber]:
     from backend.engines.moonshine_engine import MoonshineTranscriber
 
-    if find_embedded() is None:
-        raise EngineUnavailable(
-            "The built-in Moonshine engine is not installed: run `pip install moonshine-voice==0.0.71` "
-            "(Linux, glibc 2.34 or newer), or fetch a Whisper model with `aperta models pull small`."
-        )
+    get_embedded()
     return Lazy(MoonshineTranscriber.name, lambda: MoonshineTranscriber(threads(config)))
 
 

@@ -1,4 +1,4 @@
-"""What routes ask for: the opened services of this app."""
+"""What routes ask for: the opened services of this app, and who is asking."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from backend.api.access import caller_of
 from backend.wiring import Services
 
 
@@ -13,4 +14,10 @@ def get_services(request: Request) -> Services:
     return cast(Services, request.app.state.services)
 
 
+def get_owner(request: Request) -> str:
+    return caller_of(request.scope).name
+
+
 ServicesDep = Annotated[Services, Depends(get_services)]
+OwnerDep = Annotated[str, Depends(get_owner)]
+"""The name of the key that asks; empty where there are no keys."""

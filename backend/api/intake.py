@@ -24,13 +24,12 @@ def open_form(request: Request, services: Services) -> MultipartUpload:
         request,
         file_field=FILE_FIELD,
         max_bytes=settings.max_upload_bytes,
-        stall_timeout_s=settings.upload_stall_timeout_s,
     )
 
 
 @asynccontextmanager
 async def recording_of(
-    form: MultipartUpload, spooled: SpooledFile, services: Services
+    form: MultipartUpload, spooled: SpooledFile, services: Services, owner: str
 ) -> AsyncGenerator[Upload, None]:
     """The one recording that a form means, once its body was read.
 
@@ -53,6 +52,7 @@ async def recording_of(
         ):
             yield Upload(file, remote.filename, remote.content_type)
     elif upload_id := fields.get("upload_id"):
+        await services.uploads.check_owner(upload_id, owner)
         async with services.uploads.claim(upload_id) as (file, filename, content_type):
             yield Upload(file, filename, content_type)
     else:

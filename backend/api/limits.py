@@ -19,6 +19,7 @@ from backend.config import Settings
 
 UPLOAD_PATHS = ("/audio/process", "/uploads")
 """Where bodies are recordings: the routes stream them and know their own limit of size."""
+OTHERS_BELOW = ("/uploads/presign",)
 MAX_BODY_BYTES = 1024 * 1024
 """Everywhere else."""
 LEAST_BYTES_PER_S = 1000
@@ -145,5 +146,5 @@ class _Body:
 
 def _is_upload(scope: Scope) -> bool:
     path = scope["path"].removeprefix(scope.get("root_path", ""))
-    sends = scope["method"] in ("POST", "PUT", "PATCH")
+    sends = scope["method"] in ("POST", "PUT", "PATCH") and path not in OTHERS_BELOW
     return sends and any(path == upload or path.startswith(f"{upload}/") for upload in UPLOAD_PATHS)

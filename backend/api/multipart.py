@@ -33,21 +33,19 @@ class MultipartUpload:
         request: a request whose body nobody has read.
         file_field: name of the file part.
         max_bytes: largest file.
-        stall_timeout_s: longest wait for the next bytes.
 
     Raises:
         HTTPException: 415 if the body is no multipart/form-data, 400 without a boundary, 413 if its length already
             says that it is too large.
     """
 
-    def __init__(self, request: Request, *, file_field: str, max_bytes: int, stall_timeout_s: float) -> None:
+    def __init__(self, request: Request, *, file_field: str, max_bytes: int) -> None:
         self.fields: dict[str, str] = {}
         self.filename: str | None = None
         self.content_type: str | None = None
         self._request = request
         self._file_field = file_field
         self._max_bytes = max_bytes
-        self._stall_timeout_s = stall_timeout_s
         self._parser = _parser(request, self)
         self._check_length(int(request.headers.get("content-length") or 0))
         self._chunks: list[bytes] = []
@@ -68,7 +66,7 @@ class MultipartUpload:
             HTTPException: 400 for a malformed or cut-off body, 408 if the client stalls, 413 if it is too large.
         """
         received = 0
-        async for data in body_of(self._request, self._stall_timeout_s):
+        async for data in body_of(self._request):
             received += len(data)
             self._check_length(received)
             try:

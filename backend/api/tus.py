@@ -56,7 +56,7 @@ def check_piece(headers: Headers) -> None:
         raise HTTPException(415, f"Send the piece as Content-Type: {PIECE}.")
 
 
-def new_upload(headers: Headers) -> NewUpload:
+def new_upload(headers: Headers, owner: str) -> NewUpload:
     """What a POST says of the upload that it begins.
 
     Raises:
@@ -71,7 +71,7 @@ def new_upload(headers: Headers) -> NewUpload:
     details = _metadata(headers.get("upload-metadata", ""))
     filename = _decoded(details, "filename") or _decoded(details, "name") or "recording"
     claimed = _decoded(details, "filetype") or _decoded(details, "type") or ""
-    return NewUpload(filename, media_type(claimed), size_bytes, details)
+    return NewUpload(filename, media_type(claimed), size_bytes, details, owner)
 
 
 def length_of(headers: Headers) -> int | None:

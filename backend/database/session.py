@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import event, make_url
+from sqlalchemy import event, make_url, text
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, NotSupportedError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
@@ -25,6 +27,12 @@ DRIVERS = {
 }
 """What DATABASE_URL may begin with, and the driver that is then used."""
 
+IDENTITY = {
+    "sqlite": "SELECT file FROM pragma_database_list WHERE name = 'main'",
+    "postgresql": "SELECT system_identifier, current_database() FROM pg_control_system()",
+}
+"""What tells a database from all others; a file of SQLite has no number of its own."""
+
 UNAVAILABLE_SQLSTATES = ("08", "25", "28", "3D", "40", "53", "57", "58")
 """Classes of PostgreSQL's error codes: connection, state, log-in, catalog, rollback, resources, operator, system."""
 
@@ -41,6 +49,7 @@ class Database:
         self.url = async_url(url)
         self.engine = open_engine(self.url)
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+        self._mark: str | None = None
 
     @property
     def kind(self) -> str:
@@ -58,8 +67,27 @@ class Database:
             async with self._sessions.begin() as session:
                 yield session
 
+    async def mark(self) -> str:
+        """Eight hexadecimal digits that hardly any other database has. Where several share a folder, files are told apart
+        by them.
+
+        Raises:
+            DatabaseUnavailable
+        """
+        if self._mark is None:
+            async with self.transaction() as session:
+                known = (await session.execute(text(IDENTITY[self.kind]))).one()
+            parts = [*known, *_file_identity(known[0])] if self.kind == "sqlite" else [*known]
+            self._mark = hashlib.sha256(repr(parts).encode()).hexdigest()[:8]
+        return self._mark
+
     async def close(self) -> None:
         await self.engine.dispose()
+
+
+def _file_identity(path: str) -> tuple[object, ...]:
+    found = Path(path).stat()
+    return socket.gethostname(), found.st_dev, found.st_ino
 
 
 @contextmanager

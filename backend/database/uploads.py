@@ -13,8 +13,8 @@ from backend.database.models import UploadRow
 from backend.errors import NotFound
 
 
-async def get_upload(session: AsyncSession, upload_id: str) -> UploadRow:
-    """One upload.
+async def get_upload(session: AsyncSession, upload_id: str, owner: str | None = None) -> UploadRow:
+    """One upload; with an owner, one of theirs.
 
     Raises:
         NotFound: there is none with this id.
@@ -22,7 +22,7 @@ async def get_upload(session: AsyncSession, upload_id: str) -> UploadRow:
     # PostgreSQL refuses a NUL in any text; no id has one.
     query = select(UploadRow).where(UploadRow.id == upload_id.replace("\0", "?"))
     found = (await session.execute(query)).scalar_one_or_none()
-    if found is None:
+    if found is None or owner not in (None, found.owner):
         raise NotFound(f"There is no upload {upload_id[:80]!r}.")
     return found
 

@@ -147,10 +147,10 @@ class Community1Diarizer:
         seen_at_s, seen_voices = [], []
         for window, start in enumerate(windows.starts):
             active = windows.activity[window] > 255 * enter
-            for glimpse, voice in listener.embed(start, glimpses_of(active, window, windows.starts, self._tuning)):
+            for glimpse, voice in listener.embed(int(start), glimpses_of(active, window, windows.starts, self._tuning)):
                 seen_at_s.append(glimpse.at_s)
                 seen_voices.append(voice)
-            for speaker, voice in listener.embed(start, local_speakers_of(active, self._tuning)):
+            for speaker, voice in listener.embed(int(start), local_speakers_of(active, self._tuning)):
                 local.append((window, speaker.slot, speaker.solo_s))
                 local_voices.append(voice)
             progress((window + 1) / len(windows.starts))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -16,6 +17,7 @@ from backend.domain.transcript import Diarization, Segment, Transcription, Word
 from backend.engines.audio import Audio
 from backend.engines.base import Progress, TranscribeOptions
 from backend.engines.models import KNOWN_MODELS, WHISPER_FILES, find_whisper
+from backend.engines.progress import watched
 from backend.errors import EngineUnavailable, InvalidInput
 
 if TYPE_CHECKING:
@@ -88,10 +90,18 @@ class FasterWhisperTranscriber:
         Raises:
             InvalidInput: the model does not know the language.
         """
-        from faster_whisper import BatchedInferencePipeline
-
         language = self._language(options.language)
         prompt, hotwords = self._hints(options)
+        # A batch takes seconds and cannot be interrupted: who cancels need not wait for its end.
+        transcription = watched(partial(self._hear, audio, language, prompt, hotwords), progress)
+        progress(1.0)
+        return transcription
+
+    def _hear(
+        self, audio: Audio, language: str | None, prompt: str | None, hotwords: str | None, progress: Progress
+    ) -> Transcription:
+        from faster_whisper import BatchedInferencePipeline
+
         # A new pipeline for each call: it keeps the time of the last word in itself, which calls must not share.
         heard, info = BatchedInferencePipeline(self._model).transcribe(
             audio.read(),
@@ -104,7 +114,6 @@ class FasterWhisperTranscriber:
             condition_on_previous_text=False,
         )
         segments = tuple(_segments(_reported(heard, audio.duration_s, progress), audio.duration_s))
-        progress(1.0)
         return Transcription(segments, info.language if segments else None)
 
     def _language(self, code: str | None) -> str | None:

@@ -99,6 +99,21 @@ def find_embedded() -> Path | None:
     return package if package and (package / "assets" / "tiny-en" / "encoder_model.ort").is_file() else None
 
 
+def get_embedded() -> Path:
+    """As `find_embedded`.
+
+    Raises:
+        EngineUnavailable: it is not installed.
+    """
+    package = find_embedded()
+    if package is None:
+        raise EngineUnavailable(
+            "The built-in Moonshine model is not installed: run `pip install moonshine-voice==0.0.71` "
+            "(Linux, glibc 2.34 or newer), or fetch a Whisper model with `aperta models pull small`."
+        )
+    return package
+
+
 def best_whisper_on_disk(models_dir: Path | None = None) -> str | None:
     """The name of the most accurate Whisper model that is already here, or None."""
     return next((name for name in _PREFERENCE if find_whisper(name, models_dir)), None)

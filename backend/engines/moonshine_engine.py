@@ -5,8 +5,9 @@ Moonshine knows English and gives no word times, so it transcribes speaker turn 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from backend.domain.turns import full_spans
 from backend.engines.audio import SAMPLE_RATE_HZ, Audio
 from backend.engines.base import Progress, TranscribeOptions
 from backend.engines.moonshine_model import MoonshineModel
+from backend.engines.progress import TICK_S, Abandoned
 from backend.engines.vad import speech_regions
 from backend.errors import InvalidInput
 
@@ -57,7 +59,7 @@ class MoonshineTranscriber:
     ) -> Transcription:
         """One segment per merged speaker turn, labelled with the turn's speaker."""
         self.check(options)
-        pieces = list(_pieces(audio, diarization.exclusive if diarization else speech_regions(audio)))
+        pieces = list(_pieces(audio, diarization.exclusive if diarization else speech_regions(audio, progress)))
         texts = self._texts(audio, list(_padded(pieces)), progress)
         spans = full_spans(pieces, diarization.turns if diarization else ())
         segments = tuple(
@@ -72,17 +74,36 @@ class MoonshineTranscriber:
         order = sorted(range(len(spans)), key=lambda number: spans[number][0] - spans[number][1])
         batches = [order[first : first + BATCH] for first in range(0, len(order), BATCH)]
 
-        def hear(batch: Sequence[int]) -> list[str]:
-            return self._model.transcribe([audio.seconds(*spans[number]) for number in batch])
-
         texts = [""] * len(spans)
+        stopped = threading.Event()
+
+        def check() -> None:
+            if stopped.is_set():
+                raise Abandoned
+
+        def hear(batch: Sequence[int]) -> None:
+            heard = self._model.transcribe([audio.seconds(*spans[number]) for number in batch], check)
+            for number, text in zip(batch, heard, strict=True):
+                texts[number] = text_without_loops(text)
+
         with ThreadPoolExecutor(self._threads, "moonshine") as pool:
-            jobs = {pool.submit(hear, batch): batch for batch in batches}
-            for done, job in enumerate(as_completed(jobs), start=1):
-                for number, text in zip(jobs[job], job.result(), strict=True):
-                    texts[number] = text_without_loops(text)
-                progress(done / len(batches))
+            try:
+                _wait_for([pool.submit(hear, batch) for batch in batches], progress)
+            except BaseException:
+                stopped.set()
+                pool.shutdown(cancel_futures=True)
+                raise
         return texts
+
+
+def _wait_for(jobs: Sequence[Future[None]], progress: Progress) -> None:
+    """Return when all are done; raises what one of them, or `progress`, raises."""
+    pending = set(jobs)
+    while pending:
+        done, pending = wait(pending, TICK_S, FIRST_COMPLETED)
+        for job in done:
+            job.result()
+        progress(1 - len(pending) / len(jobs))
 
 
 def _pieces(audio: Audio, turns: Iterable[SpeakerTurn]) -> Iterator[SpeakerTurn]:

@@ -8,7 +8,7 @@ a time on one core, which costs more than twice as much.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.engines.audio import SAMPLE_RATE_HZ
-from backend.engines.models import find_embedded
+from backend.engines.models import get_embedded
 from backend.errors import EngineUnavailable
 
 if TYPE_CHECKING:
@@ -41,30 +41,32 @@ class MoonshineModel:
     """
 
     def __init__(self) -> None:
-        folder = _folder()
+        folder = get_embedded() / "assets" / "tiny-en"
         self._encoder = _open(folder / "encoder_model.ort")
         self._decoder = _open(folder / "decoder_model_merged.ort")
         self._outputs = [output.name for output in self._decoder.get_outputs()]
         self._tokens = read_tokens((folder / "tokenizer.bin").read_bytes())
 
-    def transcribe(self, pieces: Sequence[Floats]) -> list[str]:
+    def transcribe(self, pieces: Sequence[Floats], check: Callable[[], None] = lambda: None) -> list[str]:
         """Text of each piece.
 
         Args:
             pieces: (n_samples,) float32, mono, 16 kHz, [-1, 1] each, up to about 30 s; of similar length, because all
                 are decoded as long as the longest.
+            check: called for every piece and every token; what it raises ends the work.
         """
-        encoded = [self._encode(piece) for piece in pieces]
+        encoded = [self._encode(piece, check) for piece in pieces]
         steps = max(math.ceil(len(piece) / SAMPLE_RATE_HZ * TOKENS_PER_S) + 2 for piece in pieces)
-        return [self._text(tokens) for tokens in self._decode(encoded, steps)]
+        return [self._text(tokens) for tokens in self._decode(encoded, steps, check)]
 
-    def _encode(self, samples: Floats) -> Floats:
+    def _encode(self, samples: Floats, check: Callable[[], None]) -> Floats:
         """(n_frames, 288). One piece at a time: the encoder normalises over all it is given, padding too."""
+        check()
         inputs = {"input_values": samples[None], "attention_mask": np.ones((1, len(samples)), np.int64)}
         hidden: Floats = self._encoder.run(None, inputs)[0][0]
         return hidden
 
-    def _decode(self, encoded: Sequence[Floats], steps: int) -> list[list[int]]:
+    def _decode(self, encoded: Sequence[Floats], steps: int, check: Callable[[], None]) -> list[list[int]]:
         """Greedy: the likeliest token each time, until every piece has ended."""
         fixed = _padded(encoded)
         cache = _empty_cache(len(encoded))
@@ -72,6 +74,7 @@ class MoonshineModel:
         texts: list[list[int]] = [[] for _ in encoded]
         running = np.ones(len(encoded), dtype=bool)
         for step in range(steps):
+            check()
             inputs = {**fixed, **cache, "input_ids": tokens, "use_cache_branch": np.array([step > 0])}
             outputs = dict(zip(self._outputs, self._decoder.run(None, inputs), strict=True))
             chosen = outputs["logits"][:, -1].argmax(axis=-1)
@@ -99,16 +102,6 @@ def read_tokens(data: bytes) -> list[bytes]:
         token, position = data[position : position + length], position + length
         tokens.append(b"" if len(token) > 2 and token[:1] == b"<" and token[-1:] == b">" else token)
     return tokens
-
-
-def _folder() -> Path:
-    package = find_embedded()
-    if package is None:
-        raise EngineUnavailable(
-            "The built-in Moonshine model is not installed: run `pip install moonshine-voice==0.0.71` "
-            "(Linux, glibc 2.34 or newer), or fetch a Whisper model with `aperta models pull small`."
-        )
-    return package / "assets" / "tiny-en"
 
 
 def _open(path: Path) -> InferenceSession:

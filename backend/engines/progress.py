@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -30,27 +31,33 @@ def watched(work: Callable[[Progress], T], progress: Progress) -> T:
 
     Args:
         work: given a callback of its own, which raises `Abandoned` once nobody waits; until it calls that, it runs on.
-        progress: called every `TICK_S` from the caller's thread with what the work reported last. What it raises is
-            raised here at once.
+        progress: called from the caller's thread with all that the work reports, and every `TICK_S` in between. What it
+            raises is raised here at once.
     """
-    done, abandoned = 0.0, threading.Event()
+    abandoned, reports = threading.Event(), SimpleQueue[float | None]()
 
     def report(fraction: float) -> None:
-        nonlocal done
         if abandoned.is_set():
             raise Abandoned
-        done = fraction
+        reports.put(fraction)
 
     helper = ThreadPoolExecutor(1, "watched")
     job = helper.submit(work, report)
+    job.add_done_callback(lambda _job: reports.put(None))
     try:
-        while True:
-            try:
-                return job.result(TICK_S)
-            except TimeoutError:
-                if job.done():
-                    raise
-                progress(done)
+        done = 0.0
+        while (heard := _next(reports, done)) is not None:
+            done = heard
+            progress(done)
+        return job.result()
     finally:
         abandoned.set()
         helper.shutdown(wait=False)
+
+
+def _next(reports: SimpleQueue[float | None], before: float) -> float | None:
+    """The next report, or the one before if there is none in time; None: the work has ended."""
+    try:
+        return reports.get(timeout=TICK_S)
+    except Empty:
+        return before

@@ -10,6 +10,7 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +20,7 @@ from backend.domain.transcript import Diarization, SpeakerCount, SpeakerTurn
 from backend.engines.audio import SAMPLE_RATE_HZ, Audio
 from backend.engines.base import Progress
 from backend.engines.models import KNOWN_MODELS, find_pyannote
+from backend.engines.progress import watched
 from backend.engines.pyannote_trunk import share_trunk
 from backend.errors import EngineUnavailable, InvalidInput
 
@@ -73,16 +75,18 @@ class PyannoteDiarizer:
         Raises:
             InvalidInput: the numbers of speakers contradict each other.
         """
-        output = self._run(audio, _bounds(speakers), _Hook(progress))
+        # A batch cannot be interrupted: who cancels need not wait for its end.
+        output = watched(partial(self._run, audio, _bounds(speakers)), progress)
         progress(1.0)
         return Diarization(
             _turns(output.speaker_diarization, audio.duration_s),
             _turns(output.exclusive_speaker_diarization, audio.duration_s),
         )
 
-    def _run(self, audio: Audio, bounds: dict[str, int], hook: _Hook) -> DiarizeOutput:
+    def _run(self, audio: Audio, bounds: dict[str, int], progress: Progress) -> DiarizeOutput:
         import torch
 
+        hook = _Hook(progress)
         file = {"waveform": torch.from_numpy(audio.read())[None], "sample_rate": SAMPLE_RATE_HZ}
         try:
             return self._pipeline(file, hook=hook, **bounds)

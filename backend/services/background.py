@@ -15,7 +15,7 @@ from backend.database.session import Database
 from backend.errors import NotFound
 from backend.services.deletes import DeleteService
 from backend.services.drain import DrainService
-from backend.services.durable import DurableEngine, QueueLimit, run_step
+from backend.services.durable import DurableEngine, Pending, QueueLimit, run_step
 from backend.services.storage import StorageService
 from backend.services.webhooks import RETRY_AFTER_S, WebhookService, jittered
 
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 DELIVER, DRAIN, DELETE = "deliver_webhook", "drain_storage", "finish_deletes"
 WEBHOOKS, STORAGE = "webhooks", "storage"
-LIMITS = {WEBHOOKS: QueueLimit(8), STORAGE: QueueLimit(2)}
+LIMITS = {WEBHOOKS: QueueLimit(8, poll_s=1.0), STORAGE: QueueLimit(2, poll_s=1.0)}
 DELETES_EVERY_S = 60.0
 
 
@@ -70,12 +70,16 @@ class Background:
         """Send a message now, and again later for as long as it fails."""
         await self._durable.enqueue(DELIVER, f"{delivery_id}:0:{time.time_ns()}", WEBHOOKS)
 
-    async def look_around(self, alive: Collection[str]) -> None:
-        """Start what is due, and what dead processes were at."""
-        for workflow_id, name, queue in await self._durable.pending_elsewhere(alive):
-            if name in (DELIVER, DRAIN, DELETE):
-                logger.info("%s goes on here: its process has died", workflow_id)
-                await self._durable.resume(workflow_id, queue)
+    async def look_around(self, orphans: Collection[Pending]) -> None:
+        """Start what is due, and what dead processes were at.
+
+        Args:
+            orphans: workflows whose process has died.
+        """
+        for orphan in orphans:
+            if orphan.workflow in (DELIVER, DRAIN, DELETE) and orphan.queue:
+                logger.info("%s goes on: its process has died", orphan.id)
+                await self._durable.resume(orphan.id, orphan.queue)
         async with self._database.transaction() as session:
             since = datetime.now(UTC) - timedelta(days=1)
             unannounced = await deliveries.list_unannounced(session, since, limit=100)

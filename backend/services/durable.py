@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import threading
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -140,8 +139,8 @@ class DurableEngine:
         from dbos import DBOS
 
         for name, limit in self._queues.items():
-            wanted = round(max(limit.poll_s, processes / MOST_POLLS_PER_S), 1 if processes > 10 else 3)
-            if self._paced.get(name, limit.poll_s) == wanted:
+            wanted, paced = max(limit.poll_s, processes / MOST_POLLS_PER_S), self._paced.get(name, limit.poll_s)
+            if 0.8 * paced <= wanted <= 1.25 * paced:
                 continue
             queue = await DBOS.retrieve_queue_async(name)
             if queue is not None:
@@ -244,7 +243,7 @@ class DurableEngine:
             workflow_ids=list(workflow_ids), load_input=False, load_output=False, limit=len(workflow_ids)
         )
         return {
-            item.workflow_id: WorkflowState(item.status, item.executor_id, item.app_version, item.queue_name)
+            item.workflow_id: WorkflowState(item.status, item.executor_id, item.app_version)
             for item in found
         }
 

@@ -1,21 +1,21 @@
 """Jobs from outside: accepting a recording, asking how far it is, waiting, cancelling, trying again.
 
-An accepted recording is a file in the spool, a row of a job and a row of a conversation; only then is it queued. What
-runs a job is `backend/services/runner.py`.
+An accepted recording is a file in the spool (or a stored object, for workers on other machines), a row of a job and a
+row of a conversation; only then is it queued. What runs a job is `backend/services/runner.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import cast
 from uuid import uuid4
 
+from anyio import CancelScope
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -24,12 +24,12 @@ from backend.database.jobs import ENDED
 from backend.database.models import Conversation, ConversationStatus, Job, JobStatus
 from backend.database.session import Database
 from backend.domain.jobs import error_from_json
-from backend.errors import Conflict, InvalidInput, NotFound, TooManyJobs
-from backend.services.durable import DurableEngine
+from backend.errors import Conflict, DatabaseUnavailable, InvalidInput, NotFound, TooManyJobs
+from backend.services.durable import DurableEngine, Pending
 from backend.services.metrics import Metrics
-from backend.services.processing import OPTIONS, ProcessOptions
+from backend.services.processing import OPTIONS, ProcessOptions, object_row
 from backend.services.speech import SpeechPipeline, StageProgress, ignore_progress
-from backend.services.storage import SpooledFile, StorageService
+from backend.services.storage import SpooledFile, StorageService, StoredObject
 from backend.services.storage.keys import safe_filename
 
 logger = logging.getLogger(__name__)
@@ -41,6 +41,8 @@ LONG_FROM_S = 30 * 60
 """Recordings from this length on have a queue of their own, so that short ones are not stuck behind them."""
 
 POLL_S = 0.5
+SETTLED_AFTER_S = 10.0
+"""So long after a recording came, a commit that was on its way is there or is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,7 @@ class JobService:
                 "while."
             )
 
-    async def submit(self, upload: Upload, options: ProcessOptions, how: Submission = Submission()) -> Job:  # noqa: B008
+    async def submit(self, upload: Upload, options: ProcessOptions, how: Submission = Submission()) -> Job:
         """Accept a recording: after this it is processed exactly once, whatever dies.
 
         Raises:
@@ -148,18 +150,13 @@ class JobService:
         except InvalidInput:
             self._metrics.ended("refused")
             raise
-        job = _new_job(upload, options, how, media.duration_s)
-        kept = await self._storage.kept.keep(upload.spooled, job.id)
+        job = _new_job(upload, options, how, media.duration_s, await self._database.mark())
         try:
-            await self._accept(job, kept, options)
+            await (self._share if self._share_recordings else self._keep)(job, upload.spooled, options)
         except IntegrityError:
-            await self._storage.kept.remove(job.id)
             # Somebody else came first with the same key.
             if found := await self._find_same(upload, options, how):
                 return found
-            raise
-        except BaseException:
-            await self._storage.kept.remove(job.id)
             raise
         if how.report is not ignore_progress:
             self.reports[job.id] = how.report
@@ -292,8 +289,10 @@ class JobService:
         before = datetime.now(UTC) - timedelta(seconds=5)
         async with self._database.transaction() as session:
             waiting = {job.id: job for job in await jobs.list_waiting(session, before, 500)}
-            alive = {worker.id for worker in await jobs.list_workers(session)}
         states = await self._durable.states([*waiting])
+        async with self._database.transaction() as session:
+            # Later than the states: whoever runs a workflow by then has been registered before it began.
+            alive = {worker.id for worker in await jobs.list_workers(session)}
         lost = 0
         for job_id, job in waiting.items():
             state = states.get(job_id)
@@ -318,14 +317,31 @@ class JobService:
         if done:
             await self._durable.forget(done)
 
-    async def sweep_recordings(self) -> None:
-        """Delete recordings in the spool that no job has: their process died before the job was written."""
-        names = await self._storage.kept.names(older_than_s=3600)
-        if not names:
+    async def forget_orphans(self, orphans: Collection[Pending]) -> None:
+        """Delete workflows whose process died when their job had just ended."""
+        ids = [orphan.id for orphan in orphans if orphan.workflow == WORKFLOW]
+        if not ids:
             return
         async with self._database.transaction() as session:
+            states = await jobs.attempts_of(session, ids)
+        over = [job_id for job_id in ids if job_id not in states or states[job_id][0] in ENDED]
+        if over:
+            await self._durable.forget(over)
+
+    async def sweep_recordings(self) -> None:
+        """Delete recordings in the spool that no job needs: their process died before or after it wrote the job.
+
+        Other databases may have jobs with recordings in the same folder; theirs are left alone.
+        """
+        found = await self._storage.kept.names(older_than_s=SETTLED_AFTER_S)
+        if not found:
+            return
+        mark = await self._database.mark()
+        ours = {name for name in found if name.startswith(f"job_{mark}")}
+        async with self._database.transaction() as session:
             wanted = await jobs.list_spooled(session)
-        for name in set(names) - wanted:
+        for name in ours - wanted:
+            logger.info("%s was left in the spool by a process that died, and is deleted", name)
             await self._storage.kept.remove(name)
 
     async def _find_same(self, upload: Upload, options: ProcessOptions, how: Submission) -> Job | None:
@@ -339,18 +355,61 @@ class JobService:
                     return found
             return await jobs.find_by_bytes(session, how.owner, sha256) if how.dedupe else None
 
-    async def _accept(self, job: Job, kept: SpooledFile, options: ProcessOptions) -> None:
+    async def _keep(self, job: Job, spooled: SpooledFile, options: ProcessOptions) -> None:
+        """Accept a recording that waits in this machine's spool."""
+        await self._storage.kept.keep(spooled, job.id)
+        try:
+            await self._accept(job, options)
+        except BaseException as error:
+            if await self._is_unknown(job.id, error):
+                await self._storage.kept.remove(job.id)
+            raise
+
+    async def _share(self, job: Job, spooled: SpooledFile, options: ProcessOptions) -> None:
+        """Accept a recording that waits as its conversation's object, where every worker finds it."""
+        stored = await self._storage.save_audio_file(
+            spooled, job.conversation_id, job.filename, content_type=job.content_type, at=job.created_at
+        )
+        job.recording = stored.locator
+        try:
+            await self._accept(job, options, stored)
+        except BaseException as error:
+            if await self._is_unknown(job.id, error):
+                await self._storage.delete(stored.locator)
+            raise
+
+    async def _accept(self, job: Job, options: ProcessOptions, stored: StoredObject | None = None) -> None:
         conversation = Conversation(
             id=job.conversation_id,
             title=options.title,
             status=ConversationStatus.PROCESSING,
             filename=job.filename,
+            recording_url=stored.locator if stored else None,
             engines=self._speech.engines,
+            warnings=[*stored.warnings] or None if stored else None,
             created_at=job.created_at,
         )
         async with self._database.transaction() as session:
             job.priority = await jobs.next_priority(session, job.owner)
             session.add_all((conversation, job))
+            if stored:
+                await session.flush()
+                session.add(object_row(job.conversation_id, stored, job.created_at))
+
+    async def _is_unknown(self, job_id: str, error: BaseException) -> bool:
+        """Whether a job was certainly not written. A commit that the database did not answer may still take effect."""
+        if isinstance(error, IntegrityError):
+            return True
+        with CancelScope(shield=True):
+            try:
+                async with self._database.transaction() as session:
+                    known = bool(await jobs.attempts_of(session, [job_id]))
+            except DatabaseUnavailable:
+                known = False
+        if known or isinstance(error, DatabaseUnavailable):
+            logger.warning("job %s may have been written although that failed: its recording stays for now", job_id)
+            return False
+        return True
 
     async def _start(self, job: Job, *, here: bool) -> None:
         await self.ensure_running()
@@ -371,8 +430,8 @@ async def _nothing() -> None:
     """For services whose runner is started by hand."""
 
 
-def _new_job(upload: Upload, options: ProcessOptions, how: Submission, expected_s: float | None) -> Job:
-    job_id = f"job_{uuid4().hex}"
+def _new_job(upload: Upload, options: ProcessOptions, how: Submission, expected_s: float | None, mark: str) -> Job:
+    job_id = f"job_{mark}{uuid4().hex[len(mark) :]}"
     return Job(
         id=job_id,
         conversation_id=f"conv_{uuid4().hex}",

@@ -143,17 +143,18 @@ class ProcessingService:
         reason = str(error) if isinstance(error, AppError) else f"{type(error).__name__}: {error}"
         # Where the result could not be stored, the recording waits in the spool for another try.
         storable = recording is not None and not isinstance(error, StorageError)
-        audio = await self._keep(job, recording) if recording and storable else None
-        if audio is None:
-            await self._end_failed(job, reason, error)
+        now = datetime.now(UTC)
+        kept = await self._keep(job, recording, reason, now) if recording and storable else ()
+        if not kept:
+            await self._end_failed(job, reason, error, now)
             return
         told = ProcessingFailed(
-            f"The recording was stored as {audio.locator}, but could not be processed: {reason}", job.conversation_id
+            f"The recording was stored as {kept[0].locator}, but could not be processed: {reason}", job.conversation_id
         )
         try:
-            await self._end_failed(job, reason, told, audio)
+            await self._end_failed(job, reason, told, now, kept)
         except BaseException:
-            await self._delete_unnamed(job, [audio])
+            await self._delete_unnamed(job, kept)
             raise
 
     async def _hear(self, recording: SpooledFile, options: ProcessOptions, steps: Steps) -> Heard:
@@ -243,16 +244,22 @@ class ProcessingService:
             row.language = speech.transcript.language
             row.speaker_count = len(speech.transcript.speakers)
             row.engines, row.warnings, row.error = speech.engines, warnings or None, None
-            known = {item.locator for item in await repositories.list_objects(session, row.id)}
+            rows = await repositories.list_objects(session, row.id)
+            known, new = {item.locator for item in rows}, {item.locator for item in stored.objects}
+            replaced = [item for item in rows if item.locator not in new]
+            for item in replaced:
+                await session.delete(item)
             await repositories.save_result(
                 session,
                 row,
                 speech.transcript,
                 speech.stats,
-                [_row(row.id, item, at) for item in stored.objects if item.locator not in known],
+                [object_row(row.id, item, at) for item in stored.objects if item.locator not in known],
                 identities=heard.identities,
                 completed_at=at,
             )
+        # What an earlier attempt that failed had left: its manifest.
+        await self._delete_locators([item.locator for item in replaced])
 
     async def _clean_up_after_cancellation(self, job: Job, stored: Stored) -> None:
         """What was saved for a conversation that nobody wants any more. Another attempt's objects may be the same."""
@@ -271,26 +278,42 @@ class ProcessingService:
             await session.delete(await _get_conversation(session, job.conversation_id))
         await self._delete_locators([item.locator for item in objects])
 
-    async def _keep(self, job: Job, recording: SpooledFile) -> StoredObject | None:
-        """Store a recording that could not be processed; None if no store takes it: it stays in the spool then."""
+    async def _keep(
+        self, job: Job, recording: SpooledFile, reason: str, now: datetime
+    ) -> tuple[StoredObject, ...]:
+        """Store a recording that could not be processed, and its manifest.
+
+        Returns:
+            Recording and manifest; nothing if no store takes them: the recording stays in the spool then.
+        """
+        conversation = await self._get_conversation(job)
+        saved: list[StoredObject] = []
         try:
-            return await self._save_audio(job, recording, None, job.created_at)
+            saved.append(await self._save_audio(job, recording, None, conversation.created_at))
+            document = manifest_of(conversation, saved, status="failed", completed_at=now, error=reason)
+            saved.append(
+                await self._storage.save_metadata(
+                    document, conversation.id, filename=job.filename, at=conversation.created_at, attempt=job.attempt
+                )
+            )
         except StorageError as error:
             logger.error("the recording of job %s stays in the spool: %s", job.id, error)
-            return None
+            await self._delete_unnamed(job, saved)
+            return ()
+        return tuple(saved)
 
-    async def _end_failed(self, job: Job, reason: str, error: Exception, audio: StoredObject | None = None) -> None:
-        now = datetime.now(UTC)
-        values = _failed(error) | ({"recording": audio.locator} if audio else {})
+    async def _end_failed(
+        self, job: Job, reason: str, error: Exception, now: datetime, kept: Sequence[StoredObject] = ()
+    ) -> None:
+        values = _failed(error) | ({"recording": kept[0].locator} if kept else {})
         async with self._database.transaction() as session:
             if not await jobs.update_attempt(session, job.id, job.attempt, values):
                 raise Superseded(f"Another attempt has job {job.id}.")
             row = await _get_conversation(session, job.conversation_id)
             row.status, row.error, row.completed_at = ConversationStatus.FAILED, reason, now
             known = {item.locator for item in await repositories.list_objects(session, row.id)}
-            if audio and audio.locator not in known:
-                row.recording_url = audio.locator
-                session.add(_row(row.id, audio, now))
+            row.recording_url = kept[0].locator if kept else row.recording_url
+            session.add_all(object_row(row.id, item, now) for item in kept if item.locator not in known)
 
     async def _get_conversation(self, job: Job) -> Conversation:
         async with self._database.transaction() as session:
@@ -373,7 +396,8 @@ def _manifest(conversation: Conversation, heard: Heard, objects: Sequence[Stored
     )
 
 
-def _row(conversation_id: str, item: StoredObject, at: datetime) -> StoredObjectRow:
+def object_row(conversation_id: str, item: StoredObject, at: datetime) -> StoredObjectRow:
+    """Where a stored object is, for the database."""
     return StoredObjectRow(
         conversation_id=conversation_id,
         kind=item.kind,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+import random
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import cast
 
@@ -17,15 +17,16 @@ from backend.database import jobs, repositories
 from backend.database.jobs import ENDED
 from backend.database.models import ConversationStatus, Job, JobStatus
 from backend.database.session import Database, database_errors
-from backend.domain.jobs import MAX_CRASHES, error_to_json
-from backend.errors import AppError, NotFound, ProcessingFailed
+from backend.domain.jobs import MAX_CRASHES, Superseded, error_to_json
+from backend.errors import AppError, NotFound, ProcessingFailed, StorageMisconfigured
 from backend.services.background import LIMITS as BACKGROUND_LIMITS
 from backend.services.background import Background
 from backend.services.concurrency import until_available
 from backend.services.durable import DurableEngine, QueueLimit
-from backend.services.jobs import QUEUES, WORKFLOW, JobService
+from backend.services.jobs import LONG, QUEUES, SHORT, WORKFLOW, JobService
 from backend.services.logs import log_context
-from backend.services.processing import ProcessingService, Superseded
+from backend.services.processing import ProcessingService
+from backend.services.recordings import OutOfReach, Recordings
 from backend.services.speech import ignore_progress
 from backend.services.steps import DurableSteps, Interrupted, Interruption, JobProgress
 from backend.services.storage import SpooledFile, StorageService
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 WATCH_EVERY_S = 0.5
 LOOK_AROUND_EVERY_S = 5.0
+LOOK_AROUND_AT_ONCE = 5
+"""So many processes look around once in that time; if there are more, each does so more seldom."""
 ALL_QUEUES = (*QUEUES, *BACKGROUND_LIMITS)
 
 
@@ -44,6 +47,7 @@ class JobRunner:
     Args:
         listen: queues whose work this process does; none for a process that only accepts jobs.
         at_once: jobs of one queue at a time.
+        poll_s: how long a job may wait to be seen.
         keep_days: how long rows of ended jobs are kept.
     """
 
@@ -59,6 +63,7 @@ class JobRunner:
         *,
         listen: Sequence[str] = ALL_QUEUES,
         at_once: int = 1,
+        poll_s: float = 0.1,
         keep_days: float = 30,
     ) -> None:
         self._storage = storage
@@ -69,7 +74,8 @@ class JobRunner:
         self._identity = identity
         self._background = background
         self._listen = tuple(listen)
-        self._limits = {name: QueueLimit(at_once) for name in QUEUES}
+        self._recordings = Recordings(storage, database)
+        self._limits = {SHORT: QueueLimit(at_once, poll_s), LONG: QueueLimit(at_once, max(1.0, poll_s))}
         self._limits |= {background.queue(name): limit for name, limit in BACKGROUND_LIMITS.items()}
         self._keep_days = keep_days
         self._heartbeat = Heartbeat(database.url, identity, self._listen)
@@ -77,6 +83,8 @@ class JobRunner:
         self._tasks: list[asyncio.Task[None]] = []
         self._handed_back: set[asyncio.Task[object]] = set()
         self._starting = asyncio.Lock()
+        self._suspects = asyncio.Lock()
+        self._colleagues = 1
         self._started = False
         self._stopping = False
         durable.register(WORKFLOW, self._run)
@@ -105,8 +113,8 @@ class JobRunner:
             await self._durable.start(self._limits, [self._background.queue(name) for name in self._listen])
             self._started = True
             self._tasks = [
-                asyncio.create_task(_for_ever(WATCH_EVERY_S, self._watch)),
-                asyncio.create_task(_for_ever(LOOK_AROUND_EVERY_S, self._look_around)),
+                asyncio.create_task(_for_ever(lambda: WATCH_EVERY_S, self._watch)),
+                asyncio.create_task(_for_ever(self._pause_s, self._look_around)),
             ]
 
     async def stop(self) -> None:
@@ -138,23 +146,36 @@ class JobRunner:
     async def _run(self, job_id: str) -> None:
         """The workflow. Returns when the job has ended or is another's; stays pending if this process stops."""
         with log_context(job_id=job_id), span("job"):
-            await self._run_claimed(job_id)
+            if not await self._try(job_id):
+                await self._hand_back(job_id)
+            await self._background.announce(job_id)
 
-    async def _run_claimed(self, job_id: str) -> None:
-        job = None if self._stopping else await self._claim(job_id)
+    async def _try(self, job_id: str) -> bool:
+        """Returns whether nothing is left to do here; False: this process stops."""
+        try:
+            return await self._attempt(job_id, alone=False)
+        except _Suspect:
+            # If it is this recording that kills processes, no other suspect dies with it, to be given up in its place.
+            async with self._suspects:
+                return await self._attempt(job_id, alone=True)
+
+    async def _attempt(self, job_id: str, *, alone: bool) -> bool:
+        """As `_try`. Raises _Suspect."""
         if self._stopping:
-            await self._hand_back(job_id)
+            return False
+        job = await self._claim(job_id, alone=alone)
         if job is None:
-            return
+            return True
         progress = JobProgress(self._service.reports.get(job_id, ignore_progress))
         self._running[job_id] = (job.attempt, progress)
+        if self._stopping:
+            progress.interrupt(Interruption.STOPPING)
         try:
             await self._process(job, progress)
         except Interrupted as interrupted:
             if interrupted.reason == Interruption.STOPPING:
-                await self._release(job)
-                self._running.pop(job_id, None)
-                await self._hand_back(job_id)
+                await self._release(job, crashed=False)
+                return False
             logger.info("job %s was stopped: it is not this process's any more", job_id)
         except Superseded as why:
             logger.info("job %s: %s", job_id, why)
@@ -162,10 +183,14 @@ class JobRunner:
         finally:
             self._running.pop(job_id, None)
             self._service.notify_ended(job_id)
-        await self._background.announce(job_id)
+        return True
 
-    async def _claim(self, job_id: str) -> Job | None:
-        """Make the job this process's, under a new attempt; None if there is nothing to do."""
+    async def _claim(self, job_id: str, *, alone: bool) -> Job | None:
+        """Make the job this process's, under a new attempt; None if there is nothing to do.
+
+        Raises:
+            _Suspect: an earlier attempt ended with its process, and this one would not be alone.
+        """
         async with self._database.transaction() as session:
             try:
                 job = await jobs.get_job(session, job_id, lock=True)
@@ -179,6 +204,8 @@ class JobRunner:
             if job.crashes >= MAX_CRASHES:
                 await self._park(session, job)
                 return None
+            if job.crashes and not alone:
+                raise _Suspect
             job.attempt += 1
             job.status, job.worker_id = JobStatus.RUNNING, self._identity.id
             job.started_at = job.started_at or datetime.now(UTC)
@@ -187,10 +214,13 @@ class JobRunner:
     async def _process(self, job: Job, progress: JobProgress) -> None:
         recording: SpooledFile | None = None
         try:
-            async with self._recording_of(job) as recording:
+            async with self._recordings.open(job, progress.check) as recording:
                 await self._processing.process(job, recording, DurableSteps(progress))
         except (Interrupted, Superseded, asyncio.CancelledError):
             raise
+        except OutOfReach as error:
+            await self._pass_on(job, error, progress)
+            return
         except Exception as error:
             await self._fail(job, recording, error, progress)
         # Only what no row needs any more: the recording of a job that failed in the end stays.
@@ -202,22 +232,13 @@ class JobRunner:
     async def _fail(self, job: Job, recording: SpooledFile | None, error: Exception, progress: JobProgress) -> None:
         await until_available(lambda: self._processing.fail(job, recording, error), progress.check)
 
-    @asynccontextmanager
-    async def _recording_of(self, job: Job) -> AsyncGenerator[SpooledFile, None]:
-        """The recording as a local file: from the spool, or fetched from where it was stored.
-
-        Raises:
-            StorageError: it is not there, and why.
-        """
-        if job.recording is None or job.recording == job.id:
-            yield await self._storage.kept.get(job.id, job.size_bytes, job.sha256)
+    async def _pass_on(self, job: Job, error: OutOfReach, progress: JobProgress) -> None:
+        """Queue a job again whose recording cannot be read here, for a process that may; give up after some tries."""
+        if job.crashes + 1 >= MAX_CRASHES:
+            await self._fail(job, None, StorageMisconfigured(str(error)), progress)
             return
-        async with self._storage.spool(self._storage.open(job.recording)) as spooled:
-            if spooled.sha256 != job.sha256:
-                raise ProcessingFailed(
-                    f"{job.recording} is not what was uploaded: its SHA-256 is another one.", job.conversation_id
-                )
-            yield spooled
+        logger.warning("job %s is queued again for another process, because this one cannot read it: %s", job.id, error)
+        await self._release(job, crashed=True)
 
     async def _end_unwanted(self, job: Job) -> None:
         """A job whose conversation was deleted counts as cancelled; one that is another attempt's is left alone."""
@@ -232,9 +253,9 @@ class JobRunner:
         if was_ours:
             await self._storage.kept.remove(job.id)
 
-    async def _release(self, job: Job) -> None:
+    async def _release(self, job: Job, *, crashed: bool) -> None:
         async with self._database.transaction() as session:
-            await jobs.release(session, job.id, self._identity.id, crashed=False)
+            await jobs.release(session, job.id, self._identity.id, crashed=crashed)
 
     async def _hand_back(self, job_id: str) -> None:
         """Never return: a workflow that returned is over. The engine's end cancels this."""
@@ -256,6 +277,10 @@ class JobRunner:
                 values = {"stage": progress.stage, "progress": progress.fraction}
                 await jobs.update_attempt(session, job_id, attempt, values)
 
+    def _pause_s(self) -> float:
+        """In a large fleet each looks around more seldom: what they do together stays the same."""
+        return LOOK_AROUND_EVERY_S * max(1.0, self._colleagues / LOOK_AROUND_AT_ONCE) * random.uniform(0.8, 1.2)
+
     async def _look_around(self) -> None:
         """Take jobs from dead processes, queue what got lost, and forget what is over."""
         now = datetime.now(UTC)
@@ -272,11 +297,18 @@ class JobRunner:
             await self._take_over(job)
         if lost := await self._service.requeue_lost():
             logger.warning("%d jobs were queued again", lost)
+        pending = await self._durable.pending()
         async with self._database.transaction() as session:
+            # Later than what is pending: whoever runs that by now has been registered before it began.
             alive = {worker.id for worker in await jobs.list_workers(session)}
-        await self._background.look_around(alive)
+        orphans = [item for item in pending if item.executor_id not in alive]
+        await self._background.look_around(orphans)
+        await self._service.forget_orphans(orphans)
         await self._service.forget_ended(self._keep_days)
         await self._service.sweep_recordings()
+        await self._storage.spool_files.sweep()
+        await self._durable.pace(len(alive))
+        self._colleagues = len(alive)
 
     async def _take_over(self, job: Job) -> None:
         assert job.worker_id is not None
@@ -304,7 +336,7 @@ class JobRunner:
             row.status, row.error, row.completed_at = ConversationStatus.FAILED, str(error), job.finished_at
 
 
-async def _for_ever(pause_s: float, work: Callable[[], Awaitable[None]]) -> None:
+async def _for_ever(pause_s: Callable[[], float], work: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             await work()
@@ -312,4 +344,8 @@ async def _for_ever(pause_s: float, work: Callable[[], Awaitable[None]]) -> None
             logger.warning("%s", error)
         except Exception:
             logger.exception("background work failed; it is tried again")
-        await asyncio.sleep(pause_s)
+        await asyncio.sleep(pause_s())
+
+
+class _Suspect(Exception):
+    """The job's process has died before."""

@@ -296,11 +296,10 @@ class SpeechPipeline:
         transcriber = await anyio.to_thread.run_sync(self._transcriber.get, limiter=self._load_limiter)
 
         def hear(audio: Audio, number: int, count: int) -> HeardTrack:
-            turns = tuple(replace(turn, speaker=f"channel {number}") for turn in speech_regions(audio))
-
             def report(fraction: float) -> None:
                 steps.progress("transcribe", (number + fraction) / count)
 
+            turns = tuple(replace(turn, speaker=f"channel {number}") for turn in speech_regions(audio, report))
             return HeardTrack(
                 transcriber.transcribe(audio, options.transcribe, Diarization(turns, turns), report), turns
             )

@@ -104,6 +104,15 @@ class UploadService:
             session.add(row)
         return row
 
+    async def check_owner(self, upload_id: str, owner: str) -> None:
+        """Refuse an upload that another began, in the words for one that is not there.
+
+        Raises:
+            NotFound
+        """
+        async with self._database.transaction() as session:
+            await uploads.get_upload(session, upload_id, owner)
+
     async def get(self, upload_id: str) -> UploadRow:
         """An upload as it is now, for a client that wants to go on with it.
 

@@ -17,7 +17,7 @@ from backend.engines.community1 import Community1Diarizer
 from backend.engines.moonshine_engine import MAX_PIECE_S, MoonshineTranscriber
 from backend.engines.moonshine_model import read_tokens
 from backend.errors import InvalidInput
-from backend.services.speech import SpeechPipeline, SpeechResult, Timings
+from backend.services.speech import DirectSteps, SpeechOptions, SpeechPipeline, SpeechResult
 from backend.wiring import open_speech
 from tests.conftest import SAMPLE
 from tests.media import silence, tone, write
@@ -47,8 +47,7 @@ def no_progress(_fraction: float) -> None:
 
 
 async def run(speech: SpeechPipeline, path: Path, speakers: SpeakerCount | None = None) -> SpeechResult:
-    with await speech.decode(path) as recording:
-        return await speech.run(recording, TranscribeOptions(), speakers or SpeakerCount(), Timings())
+    return await speech.run(path, SpeechOptions(speakers=speakers or SpeakerCount()), DirectSteps())
 
 
 async def test_the_sample_has_its_three_speakers_and_most_words_right(speech: SpeechPipeline) -> None:

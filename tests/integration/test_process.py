@@ -469,7 +469,7 @@ async def test_a_result_the_database_refuses_keeps_the_recording_and_says_failed
         rows.execute("CREATE TRIGGER refuse BEFORE INSERT ON participants BEGIN SELECT RAISE(ABORT, 'refused'); END")
     answer = await post(client, recording)
     assert_problem(answer, 500, "refused")
-    assert [Path(path).name for path in stored_files()] == ["meeting.wav"]
+    assert [Path(path).name for path in stored_files()] == ["meeting.wav", "meeting_metadata.json"]
     [row] = (await client.get("/conversations")).json()["conversations"]
     assert row["status"] == "failed" and "refused" in row["error"]
 

@@ -6,6 +6,7 @@ import importlib.util
 import itertools
 import shutil
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -182,3 +183,26 @@ def test_a_damaged_pipeline_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(EngineUnavailable, match="cannot be loaded on cpu") as caught:
         PyannoteDiarizer(str(tmp_path), device="cpu")
     assert "\n" not in str(caught.value)
+
+
+def test_what_progress_raises_comes_out_soon_and_the_engine_works_afterwards(
+    engine: PyannoteDiarizer, run: Run, talk: Diarization
+) -> None:
+    class Stop(Exception):
+        pass
+
+    left, called_at = 3, time.monotonic()
+
+    def stop_soon(_fraction: float) -> None:
+        nonlocal left, called_at
+        assert time.monotonic() - called_at < 2
+        left, called_at = left - 1, time.monotonic()
+        if left == 0:
+            raise Stop
+
+    with as_audio(np.tile(TALK, 20)) as audio:
+        called_at = time.monotonic()
+        with pytest.raises(Stop):
+            engine.diarize(audio, SpeakerCount(), stop_soon)
+        assert time.monotonic() - called_at < 2
+    assert run() == talk

@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
-from backend.api.dependencies import ServicesDep
+from backend.api.dependencies import OwnerDep, ServicesDep
 from backend.api.intake import FILE_FIELD, open_form, recording_of
 from backend.api.job_schemas import JobOut
 from backend.api.problems import problem_responses
@@ -53,6 +53,7 @@ def _plain(field: dict[str, object]) -> dict[str, object]:
 async def process_audio(
     request: Request,
     services: ServicesDep,
+    owner: OwnerDep,
     prefer: Annotated[str | None, Header(description="`respond-async` (RFC 7240): do not wait")] = None,
     idempotency_key: Annotated[
         str | None, Header(max_length=255, description="The same key again gives the same conversation")
@@ -66,7 +67,7 @@ async def process_audio(
     arrived it is processed even if the client hangs up or the server is killed. The answer comes when everything is
     stored; silence gives an empty transcript with no speakers.
     """
-    await services.jobs.check_room()
+    await services.jobs.check_room(owner)
     form = open_form(request, services)
     expected = int(request.headers.get("content-length") or 0) or None
     limit = services.settings.max_upload_bytes
@@ -76,8 +77,9 @@ async def process_audio(
             idempotency_key=idempotency_key,
             dedupe=dedupe,
             callback_url=await services.webhooks.callback_for(fields.callback_url),
+            owner=owner,
         )
-        async with recording_of(form, spooled, services) as upload:
+        async with recording_of(form, spooled, services, owner) as upload:
             job = await services.jobs.submit(upload, fields.to_options(), how)
     if respond_async or (prefer and _RESPOND_ASYNC.search(prefer)):
         headers = {"Location": f"/jobs/{job.id}", "Preference-Applied": "respond-async"}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
 from starlette.exceptions import HTTPException
 
 from backend.api import tus
 from backend.api.body import body_of
-from backend.api.dependencies import ServicesDep
+from backend.api.dependencies import OwnerDep, ServicesDep
 from backend.api.problems import problem_responses
 from backend.api.tus import TusRoute
 from backend.api.upload_schemas import PresignIn, PresignOut, UploadOut
@@ -20,6 +22,15 @@ router = APIRouter(prefix="/uploads", tags=["uploads"])
 tus_router = APIRouter(prefix="/uploads", tags=["uploads"], route_class=TusRoute)
 
 APPEND_PROBLEMS = problem_responses(400, 404, 408, 409, 410, 412, 413, 415, 423, 503, 507)
+
+
+async def _own_upload(upload_id: str, services: ServicesDep, owner: OwnerDep) -> str:
+    """Raises NotFound for somebody else's, as for none."""
+    await services.uploads.check_owner(upload_id, owner)
+    return upload_id
+
+
+OwnUploadId = Annotated[str, Depends(_own_upload)]
 
 
 @tus_router.options("", status_code=204, summary="What of the tus protocol is spoken here")
@@ -42,10 +53,10 @@ async def describe_protocol_again(upload_id: str, services: ServicesDep) -> Resp
 @tus_router.post(
     "", status_code=201, summary="Begin a resumable upload (tus)", responses=problem_responses(400, 412, 413, 503, 507)
 )
-async def create_upload(request: Request, services: ServicesDep) -> Response:
+async def create_upload(request: Request, services: ServicesDep, owner: OwnerDep) -> Response:
     """`Location` says where its pieces go. The body may be the first of them."""
     tus.check_version(request.headers)
-    new = tus.new_upload(request.headers)
+    new = tus.new_upload(request.headers, owner)
     checksum = tus.checksum_of(request.headers)
     row = await services.uploads.create(new)
     if tus.is_piece(request.headers):
@@ -57,7 +68,7 @@ async def create_upload(request: Request, services: ServicesDep) -> Response:
 @tus_router.head(
     "/{upload_id}", summary="How far a resumable upload is (tus)", responses=problem_responses(404, 409, 410, 412, 503)
 )
-async def get_upload(upload_id: str, request: Request, services: ServicesDep) -> Response:
+async def get_upload(upload_id: OwnUploadId, request: Request, services: ServicesDep) -> Response:
     """`Upload-Offset` is what has safely arrived: go on from there."""
     tus.check_version(request.headers)
     row = await services.uploads.get(upload_id)
@@ -69,7 +80,7 @@ async def get_upload(upload_id: str, request: Request, services: ServicesDep) ->
 @tus_router.patch(
     "/{upload_id}", status_code=204, summary="Send a piece of a resumable upload (tus)", responses=APPEND_PROBLEMS
 )
-async def append_to_upload(upload_id: str, request: Request, services: ServicesDep) -> Response:
+async def append_to_upload(upload_id: OwnUploadId, request: Request, services: ServicesDep) -> Response:
     """The answer comes when the piece is on the disk. If the connection breaks, what came is kept.
 
     A piece sent with `Upload-Checksum` (sha1 or sha256) is kept as a whole or not at all; 460 says that it was another.
@@ -78,7 +89,7 @@ async def append_to_upload(upload_id: str, request: Request, services: ServicesD
     tus.check_piece(request.headers)
     row = await services.uploads.append(
         upload_id,
-        body_of(request, services.settings.upload_stall_timeout_s),
+        body_of(request),
         offset_bytes=tus.offset_of(request.headers),
         size_bytes=tus.length_of(request.headers),
         checksum=tus.checksum_of(request.headers),
@@ -89,7 +100,7 @@ async def append_to_upload(upload_id: str, request: Request, services: ServicesD
 @tus_router.delete(
     "/{upload_id}", status_code=204, summary="Give up an upload", responses=problem_responses(404, 412, 423, 503)
 )
-async def delete_upload(upload_id: str, request: Request, services: ServicesDep) -> Response:
+async def delete_upload(upload_id: OwnUploadId, request: Request, services: ServicesDep) -> Response:
     """Deletes what has arrived, here or in the bucket."""
     if "tus-resumable" in request.headers:
         tus.check_version(request.headers)
@@ -103,9 +114,9 @@ async def delete_upload(upload_id: str, request: Request, services: ServicesDep)
     summary="Begin an upload straight to the bucket",
     responses=problem_responses(409, 413, 422, 503),
 )
-async def presign_upload(wanted: PresignIn, services: ServicesDep, response: Response) -> PresignOut:
+async def presign_upload(wanted: PresignIn, services: ServicesDep, owner: OwnerDep, response: Response) -> PresignOut:
     """Links to PUT the parts of a recording to, in any order and side by side. It does not pass through here."""
-    begun = await services.uploads.direct.presign(wanted.filename, wanted.size_bytes, wanted.media_type)
+    begun = await services.uploads.direct.presign(wanted.filename, wanted.size_bytes, wanted.media_type, owner)
     response.headers["Cache-Control"] = "no-store"
     return PresignOut.from_presigned(begun)
 
@@ -115,13 +126,13 @@ async def presign_upload(wanted: PresignIn, services: ServicesDep, response: Res
     summary="Finish an upload straight to the bucket",
     responses=problem_responses(404, 409, 410, 503),
 )
-async def complete_upload(upload_id: str, services: ServicesDep) -> UploadOut:
+async def complete_upload(upload_id: OwnUploadId, services: ServicesDep) -> UploadOut:
     """Once all parts are in the bucket. Then POST /audio/process with the field `upload_id`."""
     return UploadOut.from_row(await services.uploads.complete(upload_id))
 
 
 @tus_router.post("/{upload_id}", status_code=204, include_in_schema=False)
-async def overridden(upload_id: str, request: Request, services: ServicesDep) -> Response:
+async def overridden(upload_id: OwnUploadId, request: Request, services: ServicesDep) -> Response:
     """For clients behind proxies that let no PATCH or DELETE pass."""
     method = request.headers.get("x-http-method-override", "").upper()
     if method == "PATCH":
@@ -135,9 +146,7 @@ async def overridden(upload_id: str, request: Request, services: ServicesDep) ->
 
 async def _append_first(request: Request, services: Services, row: UploadRow, checksum: Checksum | None) -> UploadRow:
     try:
-        return await services.uploads.append(
-            row.id, body_of(request, services.settings.upload_stall_timeout_s), offset_bytes=0, checksum=checksum
-        )
+        return await services.uploads.append(row.id, body_of(request), offset_bytes=0, checksum=checksum)
     except AppError:
         # The client never learns where this upload is.
         await services.uploads.delete(row.id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -17,7 +18,8 @@ KEEP_CACHED_BYTES = 256 * 1024 * 1024
 """A recording of ordinary size stays in the page cache, where decoding will look for it."""
 WRITE_BACK_BYTES = 8 * 1024 * 1024
 MOST_PENDING_BYTES = 4 * CHUNK_BYTES
-"""While a batch is written the next one grows up to here: with a slow disk the turns of the threads then cost little."""
+"""So much waits for the disk at most; a client that is faster has to wait too."""
+BATCHES_PER_TURN = 16
 _MAX_PIECES = 1024  # of one writev: IOV_MAX on Linux
 
 
@@ -104,45 +106,70 @@ class FileWriter:
 
 
 class Pipeline:
-    """Hands a stream's chunks to a writer in batches: while one batch is written in a thread, the next one arrives."""
+    """Hands a stream's chunks to a thread that writes them in batches, while the next ones arrive."""
 
     def __init__(self, lane: ThreadLane, write: Callable[[list[bytes]], None]) -> None:
         self._lane = lane
         self._write = write
-        self._pending: list[bytes] = []
+        self._loop = asyncio.get_running_loop()
+        self._lock = threading.Lock()
+        self._chunks: list[bytes] = []
         self._pending_bytes = 0
-        self._writing: asyncio.Future[None] | None = None
+        self._least_bytes = CHUNK_BYTES
+        self._turn: asyncio.Future[None] | None = None
+        self._room = asyncio.Event()
 
     async def add(self, chunk: bytes) -> None:
         """Take a chunk; may raise what an earlier write ran into."""
-        self._pending.append(chunk)
-        self._pending_bytes += len(chunk)
-        idle = self._writing is None or self._writing.done()
-        if self._pending_bytes >= (CHUNK_BYTES if idle else MOST_PENDING_BYTES):
-            await self._hand_over()
+        with self._lock:
+            self._chunks.append(chunk)
+            self._pending_bytes += len(chunk)
+        if self._pending_bytes >= CHUNK_BYTES:
+            self._start_turn()
+        while self._pending_bytes >= MOST_PENDING_BYTES:
+            self._room.clear()
+            self._start_turn()
+            await self._room.wait()
 
     async def flush(self) -> None:
         """Return when everything that was added has been written."""
-        if self._pending:
-            await self._hand_over()
-        await self._settle()
+        self._least_bytes = 1
+        try:
+            while self._pending_bytes or self._turn is not None:
+                self._start_turn()
+                if self._turn is not None:
+                    # Shielded: whoever is cancelled here may still want to know how the write went.
+                    await asyncio.shield(self._turn)
+                    self._turn = None
+        finally:
+            self._least_bytes = CHUNK_BYTES
 
     async def abandon(self) -> None:
         """Forget what is not written yet, and return when no thread uses the file any more."""
-        self._pending = []
+        with self._lock:
+            self._chunks, self._pending_bytes = [], 0
         with CancelScope(shield=True):
-            if self._writing is not None:
-                await asyncio.wait([self._writing])
-                if not self._writing.cancelled():
-                    self._writing.exception()  # looked at: whatever ended the stream says more
+            if self._turn is not None:
+                await asyncio.wait([self._turn])
+                if not self._turn.cancelled():
+                    self._turn.exception()  # looked at: whatever ended the stream says more
 
-    async def _hand_over(self) -> None:
-        await self._settle()
-        batch, self._pending, self._pending_bytes = self._pending, [], 0
-        self._writing = asyncio.ensure_future(self._lane.run(self._write, batch))
+    def _start_turn(self) -> None:
+        """See to it that a thread writes. Raises what the last one ran into."""
+        if self._turn is not None and self._turn.done():
+            self._turn.result()
+            self._turn = None
+        if self._turn is None and self._pending_bytes:
+            self._turn = asyncio.ensure_future(self._lane.run(self._write_some))
+            self._turn.add_done_callback(lambda _turn: self._room.set())
 
-    async def _settle(self) -> None:
-        # Shielded: whoever is cancelled here may still want to know how the write went.
-        if self._writing is not None:
-            await asyncio.shield(self._writing)
-            self._writing = None
+    def _write_some(self) -> None:
+        """In a thread: batch after batch without going back to the loop, but not for so long that others starve."""
+        for _ in range(BATCHES_PER_TURN):
+            with self._lock:
+                if self._pending_bytes < self._least_bytes:
+                    return
+                batch, self._chunks = self._chunks, []
+                self._pending_bytes = 0
+            self._write(batch)
+            self._loop.call_soon_threadsafe(self._room.set)

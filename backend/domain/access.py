@@ -1,0 +1,82 @@
+"""Who may use an installation: named keys, some of them administrators'. Pure; knows no HTTP."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,60}")
+_SECRET = re.compile(r"[!-~]{16,}")  # what every HTTP client can send in a header
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks. Where there are no keys, everybody is this same nameless administrator."""
+
+    name: str = ""
+    is_admin: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class AccessKeys:
+    """SHA-256 of each key's secret, by name; and which names are administrators."""
+
+    digests: Mapping[str, bytes]
+    admins: frozenset[str]
+
+    def find(self, secret: bytes, name: str | None = None) -> Caller | None:
+        """Whose secret this is; with a name, only if it is that one's. How long it takes tells nothing."""
+        digest = hashlib.sha256(secret).digest()
+        matches = [hmac.compare_digest(digest, known) for known in self.digests.values()]
+        found = next((key for key, same in zip(self.digests, matches, strict=True) if same), None)
+        if found is None or name not in (None, found):
+            return None
+        return Caller(found, found in self.admins)
+
+
+def read_keys(text: str) -> Mapping[str, bytes]:
+    """Read `name:secret` entries, separated by blanks or commas.
+
+    Raises:
+        ValueError: which entry is none, by its number; the message repeats nothing of it.
+    """
+    digests: dict[str, bytes] = {}
+    for number, entry in enumerate(_entries(text), start=1):
+        name, _, secret = entry.partition(":")
+        if not _NAME.fullmatch(name):
+            raise ValueError(
+                f"entry {number} does not begin with a name of 1 to 60 letters, digits or _.- before a colon; "
+                "write name:secret, and several separated by blanks"
+            )
+        if not _SECRET.fullmatch(secret):
+            raise ValueError(
+                f"the secret of entry {number} is not 16 or more printable ASCII characters; "
+                "`openssl rand -hex 24` makes one"
+            )
+        digest = hashlib.sha256(secret.encode()).digest()
+        if name in digests or digest in digests.values():
+            raise ValueError(f"entry {number} has the name or the secret of an earlier one; give each its own")
+        digests[name] = digest
+    if not digests:
+        raise ValueError("there is no key in it; write name:secret, or leave it empty for no log-in")
+    return digests
+
+
+def read_admins(text: str, names: Collection[str]) -> frozenset[str]:
+    """Read names of keys, separated by blanks or commas.
+
+    Raises:
+        ValueError: which entry is none of `names`, by its number: a secret may stand there by mistake.
+    """
+    admins = _entries(text)
+    for number, admin in enumerate(admins, start=1):
+        if admin not in names:
+            raise ValueError(f"entry {number} is not the name of a key")
+    return frozenset(admins)
+
+
+def _entries(text: str) -> list[str]:
+    return [entry for entry in re.split(r"[\s,]+", text) if entry]
