@@ -13,6 +13,7 @@ import hashlib
 import http.client
 import os
 import random
+import select
 import shutil
 import socket
 import statistics
@@ -32,6 +33,8 @@ MB = 1_000_000
 BLOCK_BYTES = 16 * 1024 * 1024
 BOUNDARY = "------------------------4f1c2b7a9d3e8065"
 TUS = {"Tus-Resumable": "1.0.0"}
+BUSY = (409, 423)
+"""The cut connection is not over for the server yet: ask again where to go on."""
 
 
 @dataclass
@@ -81,8 +84,8 @@ def main() -> None:
         source = folder / "source"
         sha256 = write_source(source, int(options.gib * GIB))
         with running(folder) as server:
-            speeds(server, source, folder, options.rounds)
             memory(server, source)
+            speeds(server, source, folder, options.rounds)
             if options.cuts:
                 cut_and_resume(server, source, sha256, options.cuts, options.seed)
     finally:
@@ -123,6 +126,7 @@ def speeds(server: Server, source: Path, folder: Path, rounds: int) -> None:
 
 
 def memory(server: Server, source: Path) -> None:
+    """From a server that has just started."""
     before_mb, rows = server.memory_mb("VmRSS"), []
     for name, work in (
         ("POST multipart/form-data", lambda: post_form(server, source)),
@@ -143,9 +147,11 @@ def cut_and_resume(server: Server, source: Path, sha256: str, cuts: int, seed: i
     url, sent_again = begin(server, size), 0
     for place in [*places, None]:
         offset = offset_of(server, url)
-        if place is None or place > offset:
-            send_piece(server, url, source, offset, stop_at=place)
-        sent_again += 0 if place is None else max(0, place - offset_of(server, url))
+        while (place is None or place > offset) and send_piece(server, url, source, offset, stop_at=place) in BUSY:
+            time.sleep(0.1)
+            offset = offset_of(server, url)
+        if place is not None:
+            sent_again += max(0, place - offset_of(server, url))
     seconds = time.perf_counter() - began
     [arrived] = server.uploads.iterdir()
     with arrived.open("rb") as file:
@@ -187,7 +193,7 @@ def post_form(server: Server, source: Path) -> None:
             sock.sendall(head.encode())
             sock.sendfile(content)
             sock.sendall(tail.encode())
-        check(sock, b"200")
+        check(sock, 200)
 
 
 def tus_upload(server: Server, source: Path) -> str:
@@ -209,8 +215,8 @@ def delete(server: Server, url: str) -> None:
     server.request("DELETE", url, TUS)
 
 
-def send_piece(server: Server, url: str, source: Path, offset: int, stop_at: int | None = None) -> None:
-    """Send all from an offset on; or stop somewhere and reset the connection."""
+def send_piece(server: Server, url: str, source: Path, offset: int, stop_at: int | None = None) -> int | None:
+    """Send all from an offset on, and return the status; or stop somewhere and reset the connection."""
     size = source.stat().st_size
     headers = TUS | {"Content-Type": "application/offset+octet-stream", "Upload-Offset": str(offset)}
     with (
@@ -219,10 +225,10 @@ def send_piece(server: Server, url: str, source: Path, offset: int, stop_at: int
     ):
         with suppress(BrokenPipeError, ConnectionResetError):
             sock.sendfile(content, offset, (size if stop_at is None else stop_at) - offset)
-        if stop_at is None:
-            check(sock, b"204")
-        else:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if stop_at is None or select.select([sock], [], [], 0)[0]:  # an answer ahead of time is a refusal
+            return check(sock, 204, *BUSY)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        return None
 
 
 @contextmanager
@@ -233,10 +239,12 @@ def sending(server: Server, method: str, path: str, headers: dict[str, str]) -> 
         yield sock
 
 
-def check(sock: socket.socket, status: bytes) -> None:
+def check(sock: socket.socket, *statuses: int) -> int:
     reply = sock.recv(65_536)
-    if reply.split(b" ", 2)[1:2] != [status]:
+    status = int(reply.split(b" ", 2)[1]) if reply else 0
+    if status not in statuses:
         raise RuntimeError(f"the server answered {reply[:500]!r}")
+    return status
 
 
 def write_source(path: Path, size: int) -> str:
@@ -282,13 +290,17 @@ def serve(port: int, folder: Path) -> None:
     from starlette.requests import Request
     from starlette.responses import PlainTextResponse, Response
 
+    from backend.api.connections import timed_protocol
     from backend.api.intake import open_form
     from backend.config import Settings
+    from backend.domain.transcript import Transcription
     from backend.engines.heap import return_large_blocks
+    from backend.engines.lazy import Lazy
+    from backend.engines.scripted import ScriptedTranscriber
     from backend.main import create_app
+    from backend.services.speech import SpeechPipeline
     from backend.services.storage import StorageConfig
     from backend.wiring import Services, open_services
-    from tests.conftest import scripted_speech
 
     async def spool(request: Request) -> Response:
         services: Services = request.app.state.services
@@ -297,7 +309,7 @@ def serve(port: int, folder: Path) -> None:
             return PlainTextResponse(spooled.sha256)
 
     async def run(app: FastAPI) -> None:
-        async with open_services(settings, speech=scripted_speech()) as services:
+        async with open_services(settings, speech=speech) as services:
             app.state.services = services
             await uvicorn.Server(config).serve()
 
@@ -307,10 +319,12 @@ def serve(port: int, folder: Path) -> None:
         max_upload_bytes=1024 * GIB,
         storage=StorageConfig(_env_file=None, upload_dir=str(folder / "uploads")),
     )
+    speech = SpeechPipeline(Lazy("none", lambda: ScriptedTranscriber(Transcription((), "en"))), None, max_audio_s=60)
     return_large_blocks()  # as a server with models does
     app = create_app(settings)
     app.add_route("/audio/process/spool", spool, methods=["POST"])
-    config = uvicorn.Config(app, port=port, lifespan="off", log_level="warning")
+    protocol = timed_protocol(settings.upload_stall_timeout_s)
+    config = uvicorn.Config(app, port=port, http=protocol, ws="none", lifespan="off", log_level="warning")
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(run(app))
 

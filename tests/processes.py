@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -17,11 +18,19 @@ import httpx
 from tests.conftest import ROOT
 
 SERVE = (sys.executable, "-m", "backend.cli", "serve")
+WORK = (sys.executable, "-m", "backend.cli", "worker")
 
 
 @dataclass(frozen=True, slots=True)
 class ServerProcess:
     url: str
+    process: subprocess.Popen[str]
+    log: Path
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerProcess:
     process: subprocess.Popen[str]
     log: Path
     folder: Path
@@ -64,6 +73,28 @@ def serving(
             process.wait()
 
 
+@contextmanager
+def working(folder: Path, command: Sequence[str] = WORK, **settings: str) -> Iterator[WorkerProcess]:
+    """A worker that has its models and takes jobs; stopped at the end, whatever happened."""
+    folder.mkdir(exist_ok=True)
+    log = folder / "worker.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment(folder, **settings), stdout=output, stderr=output, text=True
+        )
+    try:
+        _wait_for_line("works on", process, log)
+        yield WorkerProcess(process, log, folder)
+    finally:
+        process.send_signal(signal.SIGCONT)  # a test may have stopped it
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
 def wait_until_ready(url: str, seconds: float = 60) -> None:
     """Return once /health/ready says 204."""
     end = time.monotonic() + seconds
@@ -88,3 +119,10 @@ def _address(process: subprocess.Popen[str], log: Path, seconds: float = 60) -> 
             break
         time.sleep(0.05)
     raise AssertionError(f"the server did not start:\n{log.read_text()}")
+
+
+def _wait_for_line(text: str, process: subprocess.Popen[str], log: Path, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while text not in log.read_text():
+        assert process.poll() is None and time.monotonic() < end, f"the worker did not start:\n{log.read_text()}"
+        time.sleep(0.05)

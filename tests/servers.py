@@ -49,21 +49,44 @@ class S3Server:
         return f"{self.scheme}://{self.host}:{self.port}"
 
 
-@contextlib.contextmanager
-def running_swift(venv: Path, root: Path) -> Iterator[S3Server]:
-    """Run OpenStack Swift with its S3 API: one proxy and one server of each kind, one replica, no cache."""
-    ports = {name: free_port() for name in (*RINGS, "proxy")}
-    _write_swift_config(root, ports)
-    subprocess.run([venv / "bin" / "python", "-c", _BUILD_RINGS, root, *(str(ports[n]) for n in RINGS)], check=True)
-    servers = [_start_swift_server(venv, root, name) for name in ports]
-    try:
-        _wait_until_healthy(ports["proxy"], root, servers)
-        yield S3Server("127.0.0.1", ports["proxy"])
-    finally:
-        for server in servers:
+class Swift:
+    """OpenStack Swift with its S3 API: one proxy and one server of each kind, one replica, no cache.
+
+    Args:
+        venv: where it is installed.
+        root: an empty folder. What is stored there outlives the servers.
+    """
+
+    def __init__(self, venv: Path, root: Path) -> None:
+        self._venv, self._root = venv, root
+        self._ports = {name: free_port() for name in (*RINGS, "proxy")}
+        self._running: list[subprocess.Popen[bytes]] = []
+        self.server = S3Server("127.0.0.1", self._ports["proxy"])
+        _write_swift_config(root, self._ports)
+        ports = [str(self._ports[name]) for name in RINGS]
+        subprocess.run([venv / "bin" / "python", "-c", _BUILD_RINGS, root, *ports], check=True)
+
+    def start(self) -> None:
+        """Start it, also again after a kill; returns when it answers."""
+        self._running = [_start_swift_server(self._venv, self._root, name) for name in self._ports]
+        _wait_until_healthy(self.server.port, self._root, self._running)
+
+    def kill(self) -> None:
+        for server in self._running:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(server.pid, signal.SIGKILL)
             server.wait()
+
+
+@contextlib.contextmanager
+def running_swift(venv: Path, root: Path) -> Iterator[S3Server]:
+    """Run Swift in an empty folder, and kill it at the end."""
+    swift = Swift(venv, root)
+    try:
+        swift.start()
+        yield swift.server
+    finally:
+        swift.kill()
 
 
 def _start_swift_server(venv: Path, root: Path, name: str) -> subprocess.Popen[bytes]:

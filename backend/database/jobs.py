@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, cast
 
 from sqlalchemy import CursorResult, delete, func, or_, select, update
@@ -156,6 +156,17 @@ async def delete_ended(session: AsyncSession, before: datetime) -> int:
     """Forget jobs that ended before an instant and hold no recording; returns how many."""
     query = delete(Job).where(Job.status.in_(ENDED), Job.finished_at < before, Job.recording.is_(None))
     return cast("CursorResult[Any]", await session.execute(query)).rowcount
+
+
+def database_now(dialect: str) -> Any:
+    """This instant by the clock of the database, for machines whose own clocks differ; SQLite has none but theirs."""
+    return func.clock_timestamp() if dialect == "postgresql" else datetime.now(UTC)
+
+
+async def read_clock(session: AsyncSession) -> datetime:
+    """What time the database has."""
+    now = database_now(session.get_bind().dialect.name)
+    return now if isinstance(now, datetime) else (await session.execute(select(now))).scalar_one()
 
 
 async def list_workers(session: AsyncSession) -> Sequence[Worker]:

@@ -238,8 +238,8 @@ class Job(Base):
     """One recording on its way to a conversation.
 
     `attempt` counts every start and is the fencing token: only the attempt that the row names may write a result.
-    `crashes` counts the attempts that ended with their process. `recording` is a file name in the spool, or the locator
-    of an object if workers share a store; `error` is a problem (RFC 9457).
+    `crashes` counts the attempts in a row that ended with their process and had finished no step. `recording` is a file
+    name in the spool, or the locator of an object if workers share a store; `error` is a problem (RFC 9457).
     """
 
     __tablename__ = "jobs"

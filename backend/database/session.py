@@ -33,6 +33,10 @@ IDENTITY = {
 }
 """What tells a database from all others; a file of SQLite has no number of its own."""
 
+_IDLE_LIMIT = "idle_in_transaction_session_timeout"
+IDLE_LIMIT_MS = 15_000
+"""A process that is frozen in the middle of a transaction keeps its locks no longer than this."""
+
 UNAVAILABLE_SQLSTATES = ("08", "25", "28", "3D", "40", "53", "57", "58")
 """Classes of PostgreSQL's error codes: connection, state, log-in, catalog, rollback, resources, operator, system."""
 
@@ -149,7 +153,10 @@ def sync_url(url: str) -> str:
     parsed = make_url(async_url(url))
     if parsed.get_backend_name() == "sqlite":
         return parsed.set(drivername="sqlite").render_as_string(hide_password=False)
-    return parsed.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+    parsed = parsed.set(drivername="postgresql+psycopg")
+    if "options" not in parsed.query:
+        parsed = parsed.update_query_dict({"options": f"-c{_IDLE_LIMIT}={IDLE_LIMIT_MS}"})
+    return parsed.render_as_string(hide_password=False)
 
 
 def durable_url(url: str) -> str:
@@ -173,7 +180,8 @@ def open_engine(url: str) -> AsyncEngine:
     """
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return create_async_engine(url, pool_pre_ping=True, hide_parameters=True)
+        limits = {"server_settings": {_IDLE_LIMIT: str(IDLE_LIMIT_MS)}}
+        return create_async_engine(url, pool_pre_ping=True, hide_parameters=True, connect_args=limits)
     if parsed.database and not parsed.database.startswith("file:"):
         _make_file(Path(parsed.database))
     engine = create_async_engine(url, hide_parameters=True)

@@ -45,8 +45,8 @@ def read_keys(text: str) -> Mapping[str, bytes]:
     """
     digests: dict[str, bytes] = {}
     for number, entry in enumerate(_entries(text), start=1):
-        name, _, secret = entry.partition(":")
-        if not _NAME.fullmatch(name):
+        name, colon, secret = entry.partition(":")
+        if not colon or not _NAME.fullmatch(name):
             raise ValueError(
                 f"entry {number} does not begin with a name of 1 to 60 letters, digits or _.- before a colon; "
                 "write name:secret, and several separated by blanks"

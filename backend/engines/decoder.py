@@ -86,8 +86,8 @@ class _Watch:
         self._told_at = now
         if time.process_time() > self._max_cpu_s:
             raise too_slow(self._max_cpu_s)
-        if self._claimed_samples > 0:
-            _say({"progress": min(0.99, n_samples / self._claimed_samples)})
+        # Said even where it means nothing: if nobody reads it any more, writing fails, and this process ends.
+        _say({"progress": min(0.99, n_samples / self._claimed_samples) if self._claimed_samples > 0 else 0.0})
 
 
 def _limit_resources(max_cpu_s: float) -> None:

@@ -14,17 +14,21 @@ MAKE_WAY_S = 10.0
 
 @dataclass(slots=True)
 class Appending:
-    """One request. `scope` ends it."""
+    """One request. `scope` ends it; once it is over, nothing more comes, and what came is being made safe."""
 
     scope: anyio.CancelScope
     ended: anyio.Event
     heard_at: float
+    over: bool = False
 
     async def heard(self, stream: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
         """The stream as it is; when something last came is remembered."""
-        async for chunk in stream:
-            self.heard_at = time.monotonic()
-            yield chunk
+        try:
+            async for chunk in stream:
+                self.heard_at = time.monotonic()
+                yield chunk
+        finally:
+            self.over = True
 
 
 class Appenders:
@@ -43,9 +47,13 @@ class Appenders:
             appending.ended.set()
 
     async def stop(self, upload_id: str, *, silent_s: float = 0.0) -> None:
-        """End whoever appends, if nothing has come for so long; return when what came is safe."""
+        """End whoever appends, if nothing has come for so long or nothing more will; return when what came is safe."""
         appending = self._running.get(upload_id)
-        if appending and time.monotonic() - appending.heard_at >= silent_s:
+        if appending is None:
+            return
+        if not appending.over:
+            if time.monotonic() - appending.heard_at < silent_s:
+                return
             appending.scope.cancel()
-            with anyio.move_on_after(MAKE_WAY_S):
-                await appending.ended.wait()
+        with anyio.move_on_after(MAKE_WAY_S):
+            await appending.ended.wait()

@@ -12,23 +12,27 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
 import anyio.to_thread
+from sqlalchemy import make_url
 
-from backend.database.session import durable_url
+from backend.database.session import database_errors, durable_url
 from backend.domain.jobs import Superseded
 
 if TYPE_CHECKING:
-    from dbos import EnqueueOptions
+    from dbos import DBOSConfig, EnqueueOptions
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Workflow = Callable[[str], Coroutine[Any, Any, None]]
 
+CONNECT_TIMEOUT_S = 10
 OUTCOMES_WITHIN_S = 3.0
+FORSAKEN_AFTER_S = 10.0
 MOST_POLLS_PER_S = 100
 """Of one queue, by all processes together."""
 ENDED = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
@@ -66,12 +70,18 @@ class WorkflowState:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A workflow that has begun. One that was started past every queue has none."""
+    """A workflow that has begun.
+
+    Attributes:
+        queue: None if it was started past every queue.
+        forsaken: it is this process's, and nothing here is at it: how it ended could not be written down.
+    """
 
     id: str
     workflow: str
     queue: str | None
     executor_id: str | None
+    forsaken: bool
 
 
 class DurableEngine:
@@ -91,6 +101,9 @@ class DurableEngine:
         self._paced: dict[str, float] = {}
         self._workflows: dict[str, Workflow] = {}
         self._returned: set[str] = set()
+        self._active: set[str] = set()
+        self._given_up: set[str] = set()
+        self._silent_since: dict[str, float] = {}
         self._started = False
 
     def register(self, name: str, workflow: Workflow) -> None:
@@ -107,17 +120,18 @@ class DurableEngine:
         from dbos import DBOS
 
         self._workflows = {name: DBOS.workflow(name=name)(self._function(run)) for name, run in self._workflows.items()}
-        DBOS(
-            config={
-                "name": "aperta",
-                "system_database_url": self._url,
-                "executor_id": self.executor_id,
-                "application_version": self.version,
-                "console_log_level": "ERROR",
-                "log_level": "ERROR",
-                "sys_db_pool_size": 10,
-            }
-        )
+        config: DBOSConfig = {
+            "name": "aperta",
+            "system_database_url": self._url,
+            "executor_id": self.executor_id,
+            "application_version": self.version,
+            "console_log_level": "ERROR",
+            "log_level": "ERROR",
+            "sys_db_pool_size": 10,
+        }
+        if not self._url.startswith("sqlite"):
+            config["db_engine_kwargs"] = {"creator": partial(_connect, self._url)}
+        DBOS(config=config)
         DBOS.listen_queues(list(listen))
         DBOS.launch()
         self._started = True
@@ -158,11 +172,19 @@ class DurableEngine:
             # It had made its own threads the loop's, and ended them; files and names are still to be looked up.
             asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
 
+    def give_up(self, workflow_id: str) -> None:
+        """This workflow of ours will not return; `stop` is not to wait for it."""
+        self._given_up.add(workflow_id)
+
     def _function(self, workflow: Workflow) -> Workflow:
         """A function of its own, because DBOS writes on what it is given, which bound methods do not let it."""
 
         async def run(workflow_id: str) -> None:
-            await workflow(workflow_id)
+            self._active.add(workflow_id)
+            try:
+                await workflow(workflow_id)
+            finally:
+                self._active.discard(workflow_id)
             self._returned.add(workflow_id)
 
         return run
@@ -170,7 +192,7 @@ class DurableEngine:
     async def _let_outcomes_be_written(self) -> None:
         """A workflow that has returned is over only when DBOS has written that down, a moment later."""
         end = time.monotonic() + OUTCOMES_WITHIN_S
-        while self._returned and time.monotonic() < end:
+        while (self._returned or self._active - self._given_up) and time.monotonic() < end:
             states = await self.states([*self._returned])
             self._returned = {name for name, state in states.items() if not state.ended}
             await asyncio.sleep(0.01)
@@ -252,11 +274,19 @@ class DurableEngine:
         from dbos import DBOS
 
         found = await DBOS.list_workflows_async(status="PENDING", load_input=False, load_output=False, limit=1000)
+        ours = {item.workflow_id for item in found if item.executor_id == self.executor_id}
+        forsaken = self._note_silent(ours - self._active)
         return [
-            Pending(item.workflow_id, item.name, item.queue_name, item.executor_id)
+            Pending(item.workflow_id, item.name, item.queue_name, item.executor_id, item.workflow_id in forsaken)
             for item in found
             if item.app_version == self.version
         ]
+
+    def _note_silent(self, ids: set[str]) -> set[str]:
+        """Those that have been silent for long; others may be about to begin, or to be written down as ended."""
+        now = time.monotonic()
+        self._silent_since = {name: self._silent_since.get(name, now) for name in ids}
+        return {name for name, since in self._silent_since.items() if now - since > FORSAKEN_AFTER_S}
 
     async def ended(self, limit: int) -> list[str]:
         """Ids of workflows that ended, oldest first."""
@@ -269,11 +299,27 @@ class DurableEngine:
         return [item.workflow_id for item in found]
 
 
+def _connect(url: str) -> object:
+    """A connection for DBOS, which waits for a PostgreSQL that is away only if the error says so in these words.
+
+    Raises:
+        psycopg.OperationalError
+    """
+    import psycopg
+
+    address = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    try:
+        return psycopg.connect(address, connect_timeout=CONNECT_TIMEOUT_S)
+    except psycopg.OperationalError as error:
+        raise psycopg.OperationalError(f"connection failed: {error}") from error
+
+
 async def run_step(name: str, work: Callable[[], Awaitable[T]], retries: Retries | None = None) -> T:
     """Run `work` as a step of the workflow we are in: what it returned once is returned for ever.
 
     Raises:
         Superseded: another process has the workflow now, and what `work` returned was not written down.
+        DatabaseUnavailable: what `work` returned, or raised, could not be written down.
         Exception: as `work` raised it, the last time.
     """
     from dbos import DBOS
@@ -292,7 +338,8 @@ async def run_step(name: str, work: Callable[[], Awaitable[T]], retries: Retries
             "should_retry": lambda error: isinstance(error, passing),
         }
     try:
-        return cast(T, await DBOS.run_step_async(options, step))
+        with database_errors():
+            return cast(T, await DBOS.run_step_async(options, step))
     except DBOSMaxStepRetriesExceeded as error:
         raise error.errors[-1] from error
     except DBOSWorkflowConflictIDError as error:

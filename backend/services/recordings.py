@@ -24,6 +24,7 @@ from backend.services.storage.base import Expected, LocalFile
 logger = logging.getLogger(__name__)
 
 ASK_AGAIN_AFTER_S = 2.0
+REMEDY = "Workers on several machines need a shared UPLOAD_DIR, or S3."
 
 
 class OutOfReach(Exception):
@@ -62,7 +63,8 @@ class Recordings:
                 logger.warning("waiting for the recording of job %s: %s", job.id, error)
             except (ObjectMissing, StorageMisconfigured, StorageFull) as error:
                 if row is None or not self._will_move(row):
-                    raise OutOfReach(str(error)) from error
+                    remedy = f" {REMEDY}" if row is not None and row.store == "local" else ""
+                    raise OutOfReach(f"{error}{remedy}") from error
                 logger.warning("waiting until the recording of job %s has moved to S3: %s", job.id, error)
             await asyncio.sleep(ASK_AGAIN_AFTER_S)
 

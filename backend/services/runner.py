@@ -18,11 +18,11 @@ from backend.database.jobs import ENDED
 from backend.database.models import ConversationStatus, Job, JobStatus
 from backend.database.session import Database, database_errors
 from backend.domain.jobs import MAX_CRASHES, Superseded, error_to_json
-from backend.errors import AppError, NotFound, ProcessingFailed, StorageMisconfigured
+from backend.errors import AppError, DatabaseUnavailable, NotFound, ProcessingFailed, StorageMisconfigured
 from backend.services.background import LIMITS as BACKGROUND_LIMITS
 from backend.services.background import Background
 from backend.services.concurrency import until_available
-from backend.services.durable import DurableEngine, QueueLimit
+from backend.services.durable import DurableEngine, Pending, QueueLimit
 from backend.services.jobs import LONG, QUEUES, SHORT, WORKFLOW, JobService
 from backend.services.logs import log_context
 from backend.services.processing import ProcessingService
@@ -110,7 +110,7 @@ class JobRunner:
                 return
             with database_errors():
                 await anyio.to_thread.run_sync(self._heartbeat.start)
-            await self._durable.start(self._limits, [self._background.queue(name) for name in self._listen])
+                await self._durable.start(self._limits, [self._background.queue(name) for name in self._listen])
             self._started = True
             self._tasks = [
                 asyncio.create_task(_for_ever(lambda: WATCH_EVERY_S, self._watch)),
@@ -221,6 +221,11 @@ class JobRunner:
         except OutOfReach as error:
             await self._pass_on(job, error, progress)
             return
+        except DatabaseUnavailable as error:
+            # No fault of the recording's: it is tried again for as long as it takes.
+            logger.warning("job %s is queued again: %s", job.id, error)
+            await until_available(lambda: self._release(job, crashed=False), progress.check)
+            return
         except Exception as error:
             await self._fail(job, recording, error, progress)
         # Only what no row needs any more: the recording of a job that failed in the end stays.
@@ -260,6 +265,7 @@ class JobRunner:
     async def _hand_back(self, job_id: str) -> None:
         """Never return: a workflow that returned is over. The engine's end cancels this."""
         logger.info("job %s is handed back", job_id)
+        self._durable.give_up(job_id)
         self._handed_back.add(cast("asyncio.Task[object]", asyncio.current_task()))
         await asyncio.Event().wait()
 
@@ -274,7 +280,9 @@ class JobRunner:
                 if known.get(job_id) != (JobStatus.RUNNING, attempt):
                     progress.interrupt(Interruption.LOST)
                     continue
-                values = {"stage": progress.stage, "progress": progress.fraction}
+                values: dict[str, object] = {"stage": progress.stage, "progress": progress.fraction}
+                if progress.advanced:
+                    values["crashes"] = 0  # it gets somewhere, so it is not the recording that kills processes
                 await jobs.update_attempt(session, job_id, attempt, values)
 
     def _pause_s(self) -> float:
@@ -283,9 +291,9 @@ class JobRunner:
 
     async def _look_around(self) -> None:
         """Take jobs from dead processes, queue what got lost, and forget what is over."""
-        now = datetime.now(UTC)
         async with self._database.transaction() as session:
-            dead = [worker for worker in await jobs.list_workers(session) if is_dead(worker, now)]
+            now, workers = await jobs.read_clock(session), await jobs.list_workers(session)
+        dead = [worker for worker in workers if is_dead(worker, now, self._heartbeat.steady_s)]
         for worker in dead:
             async with self._database.transaction() as session:
                 if not await jobs.delete_worker(session, worker.id, worker.heartbeat_at):
@@ -301,9 +309,10 @@ class JobRunner:
         async with self._database.transaction() as session:
             # Later than what is pending: whoever runs that by now has been registered before it began.
             alive = {worker.id for worker in await jobs.list_workers(session)}
-        orphans = [item for item in pending if item.executor_id not in alive]
+        orphans = [item for item in pending if item.forsaken or item.executor_id not in alive]
         await self._background.look_around(orphans)
         await self._service.forget_orphans(orphans)
+        await self._begin_again([item for item in orphans if item.forsaken])
         await self._service.forget_ended(self._keep_days)
         await self._service.sweep_recordings()
         await self._storage.spool_files.sweep()
@@ -321,10 +330,23 @@ class JobRunner:
                 return
         await self._durable.resume(job.id, job.queue)
 
+    async def _begin_again(self, forsaken: Sequence[Pending]) -> None:
+        """Queue jobs of this process again that it could not begin or end, because the database was away just then."""
+        for item in forsaken:
+            if item.workflow != WORKFLOW or item.queue is None:
+                continue
+            async with self._database.transaction() as session:
+                await jobs.release(session, item.id, self._identity.id, crashed=False)
+                waits = (await jobs.attempts_of(session, [item.id])).get(item.id, ("", 0))[0] == JobStatus.QUEUED
+            if waits:
+                logger.warning("job %s is queued again", item.id)
+                await self._durable.resume(item.id, item.queue)
+
     async def _park(self, session: AsyncSession, job: Job) -> None:
         """Give up on a recording that kills whoever processes it; it is kept and may be tried again by hand."""
         error = ProcessingFailed(
-            f"The process that worked on this recording died {job.crashes} times, so it is not tried again by itself. "
+            f"The process that worked on this recording died {job.crashes} times at the same step, so it is not tried "
+            "again by itself. "
             "The server's log of that time says why; `POST /jobs/{id}/retry` tries once more.",
             job.conversation_id,
         )

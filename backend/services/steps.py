@@ -52,6 +52,8 @@ class JobProgress:
         self._interruption: Interruption | None = None
         self._lock = threading.Lock()
         self.stage: str | None = None
+        self.advanced = False
+        """Whether this attempt has finished a step that no earlier one had."""
 
     @property
     def fraction(self) -> float:
@@ -108,6 +110,7 @@ class DurableSteps:
 
         value, self.timings_s[stage] = await run_step(stage, step, RETRIES)
         self.timings_s["total"] = round(time.perf_counter() - self._began, 3)
+        self._progress.advanced |= done is not None
         self._progress.note(stage, 1.0)
         # What was computed here need not be read back.
         return done if done is not None else adapter.validate_json(value)

@@ -8,9 +8,11 @@ busy event loop can hold it up.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from backend.database.jobs import database_now
 from backend.database.models import Worker
 from backend.database.session import sync_url
 
@@ -50,9 +53,15 @@ def this_process() -> ProcessIdentity:
     return ProcessIdentity(f"{host}-{pid}-{_started_at(pid)}", host, _boot_id(), pid)
 
 
-def is_dead(worker: Worker, now: datetime) -> bool:
-    """Whether a registered process cannot be working any more, as far as can be told from here."""
-    if now - worker.heartbeat_at > timedelta(seconds=DEAD_AFTER_S):
+def is_dead(worker: Worker, now: datetime, steady_s: float) -> bool:
+    """Whether a registered process cannot be working any more, as far as can be told from here.
+
+    Args:
+        now: by the clock of the database, as the heartbeats are.
+        steady_s: for how long this process has reached the database. Nobody can have given a sign of life while it was
+            away, so silence counts only after that.
+    """
+    if steady_s > DEAD_AFTER_S and now - worker.heartbeat_at > timedelta(seconds=DEAD_AFTER_S):
         return True
     here = worker.host == socket.gethostname()[:60] and worker.boot_id == _boot_id()
     return here and worker.id != f"{worker.host}-{worker.pid}-{_started_at(worker.pid)}"
@@ -74,6 +83,12 @@ class Heartbeat:
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._started_at = datetime.now(UTC)
+        self._steady_since = math.inf
+
+    @property
+    def steady_s(self) -> float:
+        """For how long every beat has reached the database."""
+        return max(0.0, time.monotonic() - self._steady_since)
 
     def start(self) -> None:
         """Register, and begin to beat.
@@ -96,15 +111,20 @@ class Heartbeat:
 
     def beat(self) -> None:
         """One sign of life. A process that was thought dead registers again."""
-        now = datetime.now(UTC)
-        with self._engine.begin() as connection:
-            known = connection.execute(
-                sa.update(Worker).where(Worker.id == self._identity.id).values(heartbeat_at=now)
-            ).rowcount
-            if not known:
-                connection.execute(sa.insert(Worker).values(**self._row(now)))
+        now = database_now(self._engine.dialect.name)
+        try:
+            with self._engine.begin() as connection:
+                known = connection.execute(
+                    sa.update(Worker).where(Worker.id == self._identity.id).values(heartbeat_at=now)
+                ).rowcount
+                if not known:
+                    connection.execute(sa.insert(Worker).values(**self._row(now)))
+        except SQLAlchemyError:
+            self._steady_since = math.inf
+            raise
+        self._steady_since = min(self._steady_since, time.monotonic())
 
-    def _row(self, now: datetime) -> dict[str, object]:
+    def _row(self, now: object) -> dict[str, object]:
         return {
             "id": self._identity.id,
             "host": self._identity.host,

@@ -41,7 +41,9 @@ function announce(text) {
   byId("live").textContent = text;
 }
 
-const url = (path) => new URL(path, document.baseURI).href;
+// Without a name and password that the page was opened with: fetch refuses those, and the browser sends them anyway.
+const base = Object.assign(new URL(document.baseURI), { username: "", password: "" });
+const url = (path) => new URL(path, base).href;
 const conversationUrl = (id, rest = "") => url(`conversations/${encodeURIComponent(id)}${rest}`);
 const jobUrl = (id, rest = "") => url(`jobs/${encodeURIComponent(id)}${rest}`);
 const conversationHash = (id) => `#/conversations/${encodeURIComponent(id)}`;

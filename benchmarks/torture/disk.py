@@ -6,6 +6,7 @@ not made durable is in the kernel's memory and not in the copy. Then the copy is
 
 from __future__ import annotations
 
+import contextlib
 import filecmp
 import os
 import subprocess
@@ -44,10 +45,17 @@ class Disk:
 
     def fill(self, leave_bytes: int) -> None:
         """Leave this much room."""
-        free = os.statvfs(self.root)
-        size = free.f_bavail * free.f_frsize - leave_bytes
         with self._ballast.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, max(1, size))
+            while (size := self._free_bytes() - leave_bytes) > 0:
+                # The file system needs some for itself, and others write meanwhile.
+                with contextlib.suppress(OSError):
+                    os.posix_fallocate(file.fileno(), file.seek(0, os.SEEK_END), max(4096, size * 3 // 4))
+                if size < 8192:
+                    break
+
+    def _free_bytes(self) -> int:
+        free = os.statvfs(self.root)
+        return free.f_bavail * free.f_frsize
 
     def empty(self) -> None:
         self._ballast.unlink(missing_ok=True)

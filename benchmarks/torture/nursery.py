@@ -10,13 +10,13 @@ is made durable, for a harness that must find this out.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ class Order:
         log: standard output and errors, appended.
         pipe: where a server is told when to kill itself.
         status: where the exit status is written, if the process lives so long.
+        hasty: shorten every wait that a test would only sit through.
     """
 
     command: list[str]
@@ -45,6 +46,7 @@ class Order:
     pipe: str | None = None
     status: str | None = None
     fsync: bool = True
+    hasty: bool = True
 
 
 class Nursery:
@@ -60,21 +62,21 @@ class Nursery:
 
     async def fork(self, order: Order) -> Child:
         async with self._lock:
-            return Child(await asyncio.to_thread(self._ask, order))
+            return await asyncio.to_thread(self.fork_now, order)
 
     def close(self) -> None:
         assert self._process.stdin
         self._process.stdin.close()
         self._process.wait(20)
 
-    def _ask(self, order: Order) -> int:
+    def fork_now(self, order: Order) -> Child:
         assert self._process.stdin and self._process.stdout
         self._process.stdin.write(json.dumps(asdict(order)) + "\n")
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
         if not answer:
             raise RuntimeError("the nursery has died")
-        return int(answer)
+        return Child(int(answer))
 
 
 @dataclass
@@ -88,17 +90,14 @@ class Child:
         self._fd = os.pidfd_open(self.pid)
 
     def signal(self, number: int) -> None:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._fd, number)
-        except ProcessLookupError:
-            return
 
     def signal_all(self, number: int) -> None:
         """The process and what it has started."""
-        try:
+        self.signal(number)
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, number)
-        except ProcessLookupError:
-            return
 
     async def wait(self, seconds: float) -> bool:
         """Whether it has ended, after so long at most."""
@@ -125,12 +124,17 @@ class Child:
 def main() -> None:
     preload()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them here
+    pids = []
     while line := sys.stdin.readline():
         order = Order(**json.loads(line))
         pid = os.fork()
         if pid == 0:
             os._exit(run(order))
+        pids.append(pid)
         print(pid, flush=True)
+    for pid in pids:  # whoever ordered them has ended, perhaps without saying so
+        if _is_ours(pid):
+            os.killpg(pid, signal.SIGKILL)
 
 
 def preload() -> None:
@@ -178,18 +182,28 @@ def prepare(order: Order) -> None:
     wiring.open_speech = lambda _settings: scripted_speech()
     speech.probe = _probe
     speech.decode_tracks = _decode
-    runner.LOOK_AROUND_EVERY_S = LOOK_AROUND_S
-    background.DELETES_EVERY_S = DELETES_S
-    session.SQLITE_PRAGMAS = tuple(
-        f"busy_timeout={BUSY_TIMEOUT_MS}" if pragma.startswith("busy_timeout") else pragma
-        for pragma in session.SQLITE_PRAGMAS
-    )
+    if order.hasty:
+        runner.LOOK_AROUND_EVERY_S = LOOK_AROUND_S
+        background.DELETES_EVERY_S = DELETES_S
+        session.SQLITE_PRAGMAS = tuple(
+            f"busy_timeout={BUSY_TIMEOUT_MS}" if pragma.startswith("busy_timeout") else pragma
+            for pragma in session.SQLITE_PRAGMAS
+        )
     if not order.fsync:
         os.fsync = lambda _descriptor: None
     if order.pipe:
         from benchmarks.torture.killing import Executioner
 
         Executioner(Path(order.pipe))
+
+
+def _is_ours(pid: int) -> bool:
+    """Whether a process still runs; its pid may be another one's by now."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    return f"\nPPid:\t{os.getpid()}\n" in status
 
 
 def _redirect(order: Order) -> None:
@@ -232,16 +246,6 @@ def _decode(_path: Path, **_options: object) -> Any:
     samples.write(bytes(4 * 1600))
     samples.flush()
     return (Audio(samples, 1600, _probe(_path)),)
-
-
-def wait_for(done: Any, seconds: float, pause_s: float = 0.02) -> bool:
-    """Ask until it is true; whether it became so."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if done():
-            return True
-        time.sleep(pause_s)
-    return False
 
 
 if __name__ == "__main__":

@@ -244,6 +244,22 @@ def test_progress_of_decoding_rises(tmp_path: Path) -> None:
         assert seen == sorted(seen) and 0 <= seen[0] < seen[-1] < 1
 
 
+def test_the_decoder_ends_when_who_asked_for_it_is_killed(tmp_path: Path) -> None:
+    path = tmp_path / "a.flac"
+    path.write_bytes(flac_silence(3600, rate_hz=192_000, channels=8, claimed_samples=0))
+    program = (
+        f"from pathlib import Path; from backend.engines.audio import decode; decode(Path({str(path)!r}), max_s=1e6)"
+    )
+    asker = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT)
+    end = time.monotonic() + 30
+    while not (decoders := psutil.Process(asker.pid).children()) and time.monotonic() < end:
+        time.sleep(0.05)
+    asker.kill()
+    asker.wait()
+    gone, _ = psutil.wait_procs(decoders, timeout=10)
+    assert len(gone) == 1
+
+
 @pytest.mark.parametrize(
     ("number", "error", "says"),
     [
