@@ -46,8 +46,8 @@ DEFAULT_WHISPER = "small"
 DEFAULT_PYANNOTE = "community-1"
 
 WORKFLOWS_VERSION = "1"
-"""Raised whenever the steps of a workflow, their order or what they return change: jobs in flight then begin anew instead
-of going on with checkpoints of another shape."""
+"""Raised whenever the steps of a workflow, their order or what they return change: jobs in flight then begin anew
+instead of going on with checkpoints of another shape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +106,7 @@ async def open_services(
         uploads = UploadService(storage, database, max_bytes=settings.max_upload_bytes, expires_s=expires_s)
         await stack.enter_async_context(UploadSweeper(uploads, storage, database, expires_s=expires_s))
         identity = this_process()
-        durable = DurableEngine(
-            settings.database_url, executor_id=identity.id, version=WORKFLOWS_VERSION
-        )
+        durable = DurableEngine(settings.database_url, executor_id=identity.id, version=WORKFLOWS_VERSION)
         jobs = JobService(
             storage,
             database,

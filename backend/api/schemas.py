@@ -54,9 +54,12 @@ class ProcessForm(BaseModel):
     prompt: Words = Field(None, description="What the recording is about; names and terms in their spelling")
     hotwords: Words = Field(None, description="Rare words to expect, separated by spaces")
     title: Title = Field(None, description="A name for the conversation")
-    url: Address = Field(None, description="Where the recording is, instead of sending it; off unless INGEST_FROM_URL=on")
-    upload_id: UploadId = Field(None, description="A finished upload, instead of sending the recording")
-    callback_url: Address = Field(None, description="Told when the job ends; needs WEBHOOK_SECRET")
+    # Swagger UI would fill these in with "string", and a recording has one source.
+    url: Address = Field(
+        None, description="Where the recording is, instead of sending it; needs INGEST_FROM_URL=on", examples=[""]
+    )
+    upload_id: UploadId = Field(None, description="A finished upload, instead of a file", examples=[""])
+    callback_url: Address = Field(None, description="Told when the job ends; needs WEBHOOK_SECRET", examples=[""])
 
     @model_validator(mode="after")
     def _counts_fit(self) -> Self:

@@ -72,8 +72,8 @@ class Database:
                 yield session
 
     async def mark(self) -> str:
-        """Eight hexadecimal digits that hardly any other database has. Where several share a folder, files are told apart
-        by them.
+        """Eight hexadecimal digits that hardly any other database has: where several share a folder, they tell files
+        apart.
 
         Raises:
             DatabaseUnavailable

@@ -264,10 +264,7 @@ class DurableEngine:
         found = await DBOS.list_workflows_async(
             workflow_ids=list(workflow_ids), load_input=False, load_output=False, limit=len(workflow_ids)
         )
-        return {
-            item.workflow_id: WorkflowState(item.status, item.executor_id, item.app_version)
-            for item in found
-        }
+        return {item.workflow_id: WorkflowState(item.status, item.executor_id, item.app_version) for item in found}
 
     async def pending(self) -> list[Pending]:
         """Workflows of this version that run somewhere, or did until their process died."""

@@ -278,9 +278,7 @@ class ProcessingService:
             await session.delete(await _get_conversation(session, job.conversation_id))
         await self._delete_locators([item.locator for item in objects])
 
-    async def _keep(
-        self, job: Job, recording: SpooledFile, reason: str, now: datetime
-    ) -> tuple[StoredObject, ...]:
+    async def _keep(self, job: Job, recording: SpooledFile, reason: str, now: datetime) -> tuple[StoredObject, ...]:
         """Store a recording that could not be processed, and its manifest.
 
         Returns:

@@ -127,7 +127,7 @@ class JobRunner:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for _, progress in self._running.values():
             progress.interrupt(Interruption.STOPPING)
-        while self._running:
+        while self._running:  # noqa: ASYNC110 - jobs end in many places
             await asyncio.sleep(0.02)
         await self._durable.stop()
         for handed_back in self._handed_back:
@@ -140,7 +140,7 @@ class JobRunner:
         """Take no new jobs, and wait for those that run: so long, or until somebody is in a hurry."""
         self._stopping = True
         end = asyncio.get_running_loop().time() + seconds
-        while self._running and asyncio.get_running_loop().time() < end and not hurried.is_set():
+        while self._running and asyncio.get_running_loop().time() < end and not hurried.is_set():  # noqa: ASYNC110
             await asyncio.sleep(0.1)
 
     async def _run(self, job_id: str) -> None:

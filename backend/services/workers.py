@@ -158,7 +158,7 @@ def _boot_id() -> str:
 
 def _pid_namespace() -> str:
     try:
-        return os.readlink("/proc/self/ns/pid")
+        return str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         return ""
 
@@ -166,7 +166,7 @@ def _pid_namespace() -> str:
 def _started_at(pid: int) -> str:
     """When a process began, in clock ticks since the machine did; empty if there is none with this pid."""
     try:
-        # The name, in brackets, may hold anything; after it come the state and, as the 20th, the start (proc_pid_stat(5)).
+        # The name, in brackets, may hold anything; after it come the state and, 19 later, the start (proc_pid_stat(5)).
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return "" if fields[0] in "ZX" else fields[19]
     except (OSError, IndexError):

@@ -53,7 +53,7 @@ def test_the_commands_do_what_the_readme_says(server: ServerProcess) -> None:
         pytest.skip("curl is not installed")
     blocks = [block for block in code_blocks("bash") if ADDRESS in block]
     script = "\n".join(["set -euo pipefail", CURL, *blocks]).replace(ADDRESS, server.url)
-    (query,) = code_blocks("python")
+    (query,) = [block for block in code_blocks("python") if "select(" in block]
 
     answer, _ = json.JSONDecoder().raw_decode(run(server, "bash", "-c", script))
     printed = run(server, sys.executable, "-c", query)
@@ -85,7 +85,7 @@ def test_the_documents_show_storage_info_as_it_is(server: ServerProcess) -> None
 def test_the_documents_show_the_metadata_as_it_is(server: ServerProcess, tmp_path: Path) -> None:
     """Runs by itself too: half a second of silence has metadata like any other recording."""
     guide = (ROOT / "STORAGE_GUIDE.md").read_text(encoding="utf-8")
-    shown = re.search(r'^\{\n  "conversation_id".*?^\}$', guide, re.DOTALL | re.MULTILINE)
+    shown = re.search(r'^\{\n  "manifest_version".*?^\}$', guide, re.DOTALL | re.MULTILINE)
     assert shown is not None
     recording = write(tmp_path / "silence.wav", silence(0.5)).read_bytes()
 

@@ -86,9 +86,7 @@ async def test_a_receiver_that_fails_is_called_again_with_the_same_id(
     assert first.headers["webhook-id"] == second.headers["webhook-id"]
 
 
-async def test_a_callback_into_the_private_network_is_refused_before_the_job(
-    calling: Settings, tmp_path: Path
-) -> None:
+async def test_a_callback_into_the_private_network_is_refused_before_the_job(calling: Settings, tmp_path: Path) -> None:
     async with api(calling) as (client, _):
         answer = await send(client, write(tmp_path / "a.wav", tone(1.0)), "http://169.254.169.254/latest")
         assert answer.status_code == 422

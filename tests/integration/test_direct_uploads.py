@@ -12,7 +12,8 @@ import pytest
 
 from backend.config import Settings
 from backend.database import uploads
-from backend.services.direct_uploads import MAX_PARTS, MIB, MIN_PART_BYTES, PREFIX, part_sizes
+from backend.services.direct_uploads import MAX_PARTS, MIB, MIN_PART_BYTES, part_sizes
+from backend.services.storage.keys import INCOMING
 from backend.services.upload_sweep import UploadSweeper
 from backend.wiring import Services
 from tests.conftest import SAMPLE, api
@@ -155,7 +156,7 @@ async def test_an_object_that_vanished_from_the_bucket(on_s3: Pair, bucket: str,
     begun = await presign(client, 1000)
     await put(begun["parts"][0]["url"], bytes(1000))
     await client.post(f"/uploads/{begun['upload_id']}/complete")
-    raw_s3.delete_object(Bucket=bucket, Key=PREFIX + begun["upload_id"])
+    raw_s3.delete_object(Bucket=bucket, Key=INCOMING + begun["upload_id"])
     reply = await client.post("/audio/process", files={"upload_id": (None, begun["upload_id"])})
     assert reply.status_code == 404
 
@@ -190,11 +191,11 @@ def parts(raw_s3: Any, bucket: str, begun: dict[str, Any]) -> list[Any]:
     """What the bucket keeps of an unfinished upload."""
     found = []
     for item in raw_s3.list_multipart_uploads(Bucket=bucket).get("Uploads", ()):
-        if item["Key"] == PREFIX + begun["upload_id"]:
+        if item["Key"] == INCOMING + begun["upload_id"]:
             found += raw_s3.list_parts(Bucket=bucket, Key=item["Key"], UploadId=item["UploadId"]).get("Parts", ())
     return found
 
 
 def keys(raw_s3: Any, bucket: str, begun: dict[str, Any]) -> list[str]:
-    listed = raw_s3.list_objects_v2(Bucket=bucket, Prefix=PREFIX + begun["upload_id"])
+    listed = raw_s3.list_objects_v2(Bucket=bucket, Prefix=INCOMING + begun["upload_id"])
     return [item["Key"] for item in listed.get("Contents", ())]

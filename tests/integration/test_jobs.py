@@ -54,9 +54,7 @@ def engine() -> SteppedTranscriber:
 
 
 @pytest.fixture
-async def stepped(
-    settings: Settings, engine: SteppedTranscriber
-) -> AsyncIterator[tuple[httpx.AsyncClient, Services]]:
+async def stepped(settings: Settings, engine: SteppedTranscriber) -> AsyncIterator[tuple[httpx.AsyncClient, Services]]:
     """An API whose transcriber waits to be let go."""
     speech = SpeechPipeline(Lazy("stepped", lambda: engine), None, max_audio_s=60)
     async with api(settings, speech) as pair:
@@ -244,7 +242,7 @@ async def test_a_refused_recording_fails_for_good_and_leaves_only_its_job(
 async def test_an_unknown_job_is_not_found(client: httpx.AsyncClient) -> None:
     for method, path in (("GET", ""), ("GET", "/events"), ("DELETE", ""), ("POST", "/retry")):
         answer = await client.request(method, f"/jobs/job_none{path}")
-        assert answer.status_code == 404 and answer.headers["content-type"] == "application/problem+json", (method, path)
+        assert answer.status_code == 404 and answer.headers["content-type"] == "application/problem+json", path
 
 
 async def events_of(client: httpx.AsyncClient, job_id: str, **headers: str) -> list[tuple[str, str, dict[str, object]]]:
@@ -282,9 +280,7 @@ async def test_events_go_on_after_the_last_one_that_was_seen(client: httpx.Async
     assert await events_of(client, job_id, **{"Last-Event-ID": event_id}) == []
 
 
-async def test_the_same_idempotency_key_gives_the_same_conversation(
-    client: httpx.AsyncClient, recording: Path
-) -> None:
+async def test_the_same_idempotency_key_gives_the_same_conversation(client: httpx.AsyncClient, recording: Path) -> None:
     headers = {"Idempotency-Key": "monday"}
     answers = await asyncio.gather(*(send(client, recording, **headers) for _ in range(4)))
     assert {answer.status_code for answer in answers} == {200}
@@ -302,9 +298,7 @@ async def test_an_idempotency_key_of_another_recording_is_refused(
     assert answer.status_code == 422 and "Idempotency-Key" in answer.json()["detail"]
 
 
-async def test_the_same_bytes_are_processed_once_if_that_is_wanted(
-    client: httpx.AsyncClient, recording: Path
-) -> None:
+async def test_the_same_bytes_are_processed_once_if_that_is_wanted(client: httpx.AsyncClient, recording: Path) -> None:
     first = (await send(client, recording)).json()["conversation_id"]
     assert (await send(client, recording, "?dedupe=true")).json()["conversation_id"] == first
     assert (await send(client, recording)).json()["conversation_id"] != first

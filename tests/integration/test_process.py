@@ -10,7 +10,6 @@ import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio
@@ -21,7 +20,7 @@ from sqlalchemy import func, select
 
 from backend.config import Settings
 from backend.database.models import Conversation, Participant, SegmentRow, StoredObjectRow
-from backend.domain.transcript import Segment, Transcription
+from backend.domain.transcript import Transcription
 from backend.engines.base import TranscribeOptions
 from backend.engines.lazy import Lazy
 from backend.engines.scripted import ScriptedTranscriber

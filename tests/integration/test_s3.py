@@ -1,4 +1,3 @@
-# ruff: noqa: ASYNC110  a test may block its own loop
 """S3Store against a real server through real faults: each keeps its meaning, none takes long.
 
 moto answers only where the shape of an answer matters; it checks neither secrets nor bytes.

@@ -1,4 +1,3 @@
-# ruff: noqa: ASYNC110  a test may wait by looking again
 """The circuit breaker: what opens it, what does not, and the one canary that closes it."""
 
 from __future__ import annotations

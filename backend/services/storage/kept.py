@@ -51,7 +51,7 @@ class KeptRecordings:
         target = self._folder / name
         with disk_errors(target):
             make_folder(self._folder)
-            os.rename(spooled.path, target)
+            spooled.path.rename(target)
             sync_folder(self._folder)
         return SpooledFile(target, spooled.size_bytes, spooled.sha256)
 

@@ -25,7 +25,7 @@ from backend.services.storage.writing import Digest, FileWriter, Pipeline
 logger = logging.getLogger(__name__)
 
 STALE_AFTER_S = 10
-"""A file of an upload is locked from the start. One that is not, so long after the last byte came, was left by a process
+"""A file of an upload is locked from the start. One that is not, so long after its last byte, was left by a process
 that was killed."""
 
 _FILES = ("*.part", "uploads/*", "kept/*")
