@@ -86,6 +86,8 @@ async def _running(app: FastAPI, services: Services, stop: Callable[[], None]) -
     await services.runner.start()
 
     async def warm() -> None:
+        if app.state.settings.workers == "none":
+            return  # the models are the workers' business
         try:
             await services.speech.warm()
             logger.info("ready: the models are loaded")

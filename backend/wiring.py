@@ -72,6 +72,11 @@ class Services:
     durable: DurableEngine
     uploads: UploadService
 
+    @property
+    def ready(self) -> bool:
+        """Whether requests find what they need: the models, unless those are the workers' business."""
+        return self.speech.ready or self.settings.workers == "none"
+
 
 @asynccontextmanager
 async def open_services(
@@ -133,6 +138,7 @@ async def open_services(
             poll_s=settings.queue_poll_s,
             keep_days=settings.jobs_keep_days,
         )
+        await stack.enter_async_context(jobs.watch)
         jobs.ensure_running = runner.start
         stack.push_async_callback(runner.stop)
         yield Services(

@@ -17,7 +17,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -181,7 +181,7 @@ async def verify(bench: Bench) -> str:
     return f"Verify of {count} local objects of {FILE_BYTES} bytes\n\n{table(('', 'seconds', 'objects/s'), rows)}"
 
 
-PARTS: dict[str, Callable[[Bench], Awaitable[str]]] = {
+PARTS: dict[str, Callable[[Bench], Coroutine[None, None, str]]] = {
     "local": local_save,
     "large": large_s3,
     "small": small_s3,

@@ -47,7 +47,7 @@ async def latency(bench: Bench) -> str:
         await server.upload(SMALL_BYTES)
         [known] = await server.conversations()
         for mode in ("pass", "blackhole"):
-            proxy.mode = mode  # type: ignore[assignment]
+            proxy.mode = mode
             sides.append(await server.probe(known, 20 * bench.scale))
     healthy, dead = sides
     rows = [
@@ -96,7 +96,7 @@ class Served:
 
     async def conversations(self) -> list[str]:
         answer = await self._http.get("/conversations")
-        return [item["id"] for item in answer.json()["items"]]
+        return [item["id"] for item in answer.json()["conversations"]]
 
     async def probe(self, known: str, seconds: float) -> dict[str, list[float]]:
         """Ask several things over and over while others upload; how long each answer took."""

@@ -31,11 +31,13 @@ from pathlib import Path
 
 from benchmarks.report import UNKNOWN, describe, machine, table
 from benchmarks.torture.audit import audit
+from benchmarks.torture.bucket import Bucket
+from benchmarks.torture.databases import PostgresDatabase, SqliteDatabase, running_postgres
 from benchmarks.torture.disk import Disk, Folder, can_mount
 from benchmarks.torture.faults import FAULTS, Fault, possible, run_round
 from benchmarks.torture.ledger import Tally
 from benchmarks.torture.nursery import Nursery
-from benchmarks.torture.world import Bucket, World
+from benchmarks.torture.world import World
 from tests.servers import S3Server, running_swift, swift_venv
 
 ROUNDS_PER_WORLD = 40
@@ -53,9 +55,9 @@ class Plan:
 def main() -> None:
     options = parsed_options()
     print(f"{describe(machine())}; seed {options.seed}", flush=True)
-    with scratch(options.folder) as folder, servers(options.stores, folder) as swift:
+    with scratch(options.folder) as folder, servers(options, folder) as running:
         began = time.monotonic()
-        tallies = asyncio.run(torture(options, folder, swift))
+        tallies = asyncio.run(torture(options, folder, running))
         seconds = time.monotonic() - began
     report(tallies, seconds)
     sys.exit(1 if any(tally.bad for tally in tallies.values()) else 0)
@@ -66,6 +68,7 @@ def parsed_options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="decides what happens when (1)")
     parser.add_argument("--rounds", type=int, default=500, help="faults in all (500)")
     parser.add_argument("--stores", choices=("local", "swift", "both"), default="both", help="(both)")
+    parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite", help="(sqlite)")
     parser.add_argument("--no-fsync", action="store_true", help="power losses without fsync: must lose recordings")
     parser.add_argument("--worlds", type=int, default=3, help="servers at a time, each with its disk and bucket (3)")
     parser.add_argument("--rounds-per-world", type=int, default=ROUNDS_PER_WORLD, help="between two audits (40)")
@@ -90,21 +93,32 @@ def scratch(parent: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+@dataclass(frozen=True)
+class Running:
+    """What all worlds share: a store, and the address of a PostgreSQL server, where they are wanted."""
+
+    swift: S3Server | None
+    postgres: str | None
+
+
 @contextlib.contextmanager
-def servers(stores: str, folder: Path) -> Iterator[S3Server | None]:
-    if stores == "local":
-        yield None
-        return
-    venv = swift_venv()
-    if venv is None:
-        sys.exit("OpenStack Swift is not installed: `make test-servers` does it, or use --stores local.")
-    (folder / "swift").mkdir()
-    with running_swift(venv, folder / "swift") as swift:
-        yield swift
-    shutil.rmtree(folder / "swift")
+def servers(options: argparse.Namespace, folder: Path) -> Iterator[Running]:
+    shared = folder / "servers"
+    shared.mkdir()
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, shared, ignore_errors=True)
+        swift = postgres = None
+        if options.stores != "local":
+            if (venv := swift_venv()) is None:
+                sys.exit("OpenStack Swift is not installed: `make test-servers` does it, or use --stores local.")
+            (shared / "swift").mkdir()
+            swift = stack.enter_context(running_swift(venv, shared / "swift"))
+        if options.database == "postgresql":
+            postgres = stack.enter_context(running_postgres(shared))
+        yield Running(swift, postgres)
 
 
-async def torture(options: argparse.Namespace, folder: Path, swift: S3Server | None) -> dict[str, Tally]:
+async def torture(options: argparse.Namespace, folder: Path, running: Running) -> dict[str, Tally]:
     """All worlds, some at a time; what they counted, by store."""
     mountable = can_mount(folder)
     if not mountable:
@@ -114,7 +128,7 @@ async def torture(options: argparse.Namespace, folder: Path, swift: S3Server | N
 
     async def live() -> None:
         for plan in left:
-            tally = await run_world(options, plan, folder, swift, nursery, mountable)
+            tally = await run_world(options, plan, folder, running, nursery, mountable)
             tallies.setdefault(plan.store, Tally()).add(tally)
 
     try:
@@ -139,15 +153,19 @@ def plans(options: argparse.Namespace) -> Iterator[Plan]:
 
 
 async def run_world(
-    options: argparse.Namespace, plan: Plan, folder: Path, swift: S3Server | None, nursery: Nursery, mountable: bool
+    options: argparse.Namespace, plan: Plan, folder: Path, running: Running, nursery: Nursery, mountable: bool
 ) -> Tally:
     """One world from its first start to its audit."""
     home = folder / f"world-{plan.number}"
     home.mkdir()
     seed = f"{options.seed}/{plan.number}"
-    bucket = Bucket(swift, f"torture-{plan.number}") if swift and plan.store == "swift" else None
+    name = f"torture-{plan.number}"
+    bucket = Bucket(running.swift, name) if running.swift and plan.store == "swift" else None
     disk = Disk(home) if mountable else Folder(home)
-    world = World(home, disk, bucket, nursery, seed, fsync=not options.no_fsync)
+    database = (
+        PostgresDatabase(running.postgres, f"torture_{plan.number}") if running.postgres else SqliteDatabase(disk.root)
+    )
+    world = World(home, disk, bucket, database, nursery, seed, fsync=not options.no_fsync)
     await world.open()
     begun = time.monotonic()
     try:

@@ -251,7 +251,7 @@ class FaultProxy:
         await self._pass_on(reader, writer, head.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: bytes = b"") -> None:
-        target_reader, target_writer = await asyncio.open_connection(self._target.host, self._target.port)
+        target_reader, target_writer = await self._connect()
         target_writer.write(head)
         up = asyncio.create_task(self._pump(reader, target_writer, writer, up=True))
         down = asyncio.create_task(self._pump(target_reader, writer, writer, up=False))
@@ -262,6 +262,9 @@ class FaultProxy:
             for task in (up, down):
                 task.cancel()
             await asyncio.gather(up, down, return_exceptions=True)
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection(self._target.host, self._target.port)
 
     async def _pump(
         self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, client: asyncio.StreamWriter, *, up: bool

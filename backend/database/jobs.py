@@ -140,6 +140,24 @@ async def list_orphaned(session: AsyncSession) -> Sequence[Job]:
     return (await session.execute(query)).scalars().all()
 
 
+Seen = tuple[str, str | None, float, int]
+"""What of a job changes while it waits and runs: status, stage, progress, attempt."""
+
+
+def seen(job: Job) -> Seen:
+    return job.status, job.stage, job.progress, job.attempt
+
+
+async def list_seen(session: AsyncSession, job_ids: Sequence[str]) -> dict[str, Seen]:
+    """How these jobs are now; any number of them."""
+    found: dict[str, Seen] = {}
+    for begin in range(0, len(job_ids), 1000):
+        wanted = job_ids[begin : begin + 1000]
+        query = select(Job.id, Job.status, Job.stage, Job.progress, Job.attempt).where(Job.id.in_(wanted))
+        found |= {row[0]: (row[1], row[2], row[3], row[4]) for row in await session.execute(query)}
+    return found
+
+
 async def list_waiting(session: AsyncSession, before: datetime, limit: int) -> Sequence[Job]:
     """Jobs that have waited since before an instant, those served first first."""
     query = select(Job).where(Job.status == JobStatus.QUEUED, Job.created_at < before)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
@@ -22,6 +22,9 @@ from backend.database.models import (
 from backend.domain.transcript import Segment, SpeakerStats, Transcript, Word
 from backend.domain.voices import SpeakerIdentity, Voice
 from backend.errors import NotFound
+
+SEGMENTS_AT_ONCE = 250
+"""Rows in one statement: a recording of many hours has thousands, and others want the event loop in between."""
 
 
 async def get_conversation(
@@ -121,19 +124,21 @@ async def save_result(
     session.add_all(participants.values())
     await session.flush()  # SQLite is locked for writing from here on: nobody is forgotten between look and write
     await _identify(session, participants, identities)
-    session.add_all(
-        SegmentRow(
-            conversation_id=conversation.id,
-            participant_id=participants[segment.speaker].id,
-            position=position,
-            start_s=segment.start_s,
-            end_s=segment.end_s,
-            text=segment.text,
-            words=[word_value(word) for word in segment.words] or None,
-        )
-        for position, segment in enumerate(transcript.segments)
-        if segment.speaker is not None
-    )
+    spoken = [(n, segment) for n, segment in enumerate(transcript.segments) if segment.speaker is not None]
+    for begin in range(0, len(spoken), SEGMENTS_AT_ONCE):
+        rows = [
+            {
+                "conversation_id": conversation.id,
+                "participant_id": participants[str(segment.speaker)].id,
+                "position": position,
+                "start_s": segment.start_s,
+                "end_s": segment.end_s,
+                "text": segment.text,
+                "words": [word_value(word) for word in segment.words] or None,
+            }
+            for position, segment in spoken[begin : begin + SEGMENTS_AT_ONCE]
+        ]
+        await session.execute(insert(SegmentRow), rows)
     session.add_all(objects)
 
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import event, make_url, text
+from sqlalchemy import URL, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, NotSupportedError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
@@ -145,7 +145,14 @@ def async_url(url: str) -> str:
     """The same database through its asynchronous driver."""
     parsed = make_url(url)
     parsed = parsed.set(drivername=DRIVERS.get(parsed.drivername, parsed.drivername))
-    return parsed.render_as_string(hide_password=False)
+    return _renamed(parsed, "sslmode", "ssl").render_as_string(hide_password=False)
+
+
+def _renamed(url: URL, name: str, other: str) -> URL:
+    """libpq and asyncpg know the same words for how a connection is encrypted, under different names."""
+    if url.get_backend_name() != "postgresql" or name not in url.query:
+        return url
+    return url.difference_update_query([name]).update_query_dict({other: url.query[name]})
 
 
 def sync_url(url: str) -> str:
@@ -153,7 +160,7 @@ def sync_url(url: str) -> str:
     parsed = make_url(async_url(url))
     if parsed.get_backend_name() == "sqlite":
         return parsed.set(drivername="sqlite").render_as_string(hide_password=False)
-    parsed = parsed.set(drivername="postgresql+psycopg")
+    parsed = _renamed(parsed.set(drivername="postgresql+psycopg"), "ssl", "sslmode")
     if "options" not in parsed.query:
         parsed = parsed.update_query_dict({"options": f"-c{_IDLE_LIMIT}={IDLE_LIMIT_MS}"})
     return parsed.render_as_string(hide_password=False)

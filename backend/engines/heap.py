@@ -5,8 +5,11 @@ from __future__ import annotations
 import ctypes
 
 # glibc's malloc.h; see mallopt(3).
-_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 MMAP_THRESHOLD_BYTES = 8 * 1024 * 1024
+TRIM_THRESHOLD_BYTES = 2 * MMAP_THRESHOLD_BYTES
+"""As glibc has it when left alone. Once the other is set this would stay at 128 KB, and the chunks of an upload would
+have their memory mapped anew all the time."""
 ARENAS = 2
 
 
@@ -20,4 +23,5 @@ def return_large_blocks() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)
         mallopt(_M_ARENA_MAX, ARENAS)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
 import anyio.to_thread
-from sqlalchemy import make_url
+from sqlalchemy import NullPool, create_engine, make_url
 
 from backend.database.session import database_errors, durable_url
 from backend.domain.jobs import Superseded
@@ -129,7 +129,9 @@ class DurableEngine:
             "log_level": "ERROR",
             "sys_db_pool_size": 10,
         }
-        if not self._url.startswith("sqlite"):
+        if self._url.startswith("sqlite"):
+            await anyio.to_thread.run_sync(_use_wal, self._url)
+        else:
             config["db_engine_kwargs"] = {"creator": partial(_connect, self._url)}
         DBOS(config=config)
         DBOS.listen_queues(list(listen))
@@ -294,6 +296,14 @@ class DurableEngine:
         )
         self._returned.difference_update(item.workflow_id for item in found)
         return [item.workflow_id for item in found]
+
+
+def _use_wal(url: str) -> None:
+    """Half as many waits for the disk for each checkpoint, and none for readers; the file remembers it."""
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+    engine.dispose()
 
 
 def _connect(url: str) -> object:

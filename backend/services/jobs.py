@@ -6,9 +6,7 @@ row of a conversation; only then is it queued. What runs a job is `backend/servi
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -31,6 +29,7 @@ from backend.services.processing import OPTIONS, ProcessOptions, object_row
 from backend.services.speech import SpeechPipeline, StageProgress, ignore_progress
 from backend.services.storage import SpooledFile, StorageService, StoredObject
 from backend.services.storage.keys import safe_filename
+from backend.services.watching import JobWatch
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +39,6 @@ QUEUES = (SHORT, LONG)
 LONG_FROM_S = 30 * 60
 """Recordings from this length on have a queue of their own, so that short ones are not stuck behind them."""
 
-POLL_S = 0.5
 SETTLED_AFTER_S = 10.0
 """So long after a recording came, a commit that was on its way is there or is not."""
 
@@ -111,7 +109,7 @@ class JobService:
         self._share_recordings = share_recordings
         self._max_queued = max_queued
         self._max_queued_per_owner = max_queued_per_owner
-        self._ended: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self.watch = JobWatch(database)
         self.reports: dict[str, StageProgress] = {}
         self.ensure_running: Callable[[], Awaitable[None]] = _nothing
 
@@ -183,7 +181,7 @@ class JobService:
         """
         job = (await self.get(job_id)).job
         while job.status not in ENDED:
-            await self._something_happens(job_id)
+            await self.watch.change(job)
             job = (await self.get(job_id)).job
         if job.status == JobStatus.CANCELLED:
             raise Conflict("The job was cancelled, or its conversation was deleted while it was processed.")
@@ -217,7 +215,7 @@ class JobService:
                 before = now
             if job.status in ENDED:
                 return
-            await self._something_happens(job_id)
+            await self.watch.change(job)
 
     async def figures(self) -> Sequence[tuple[str, str, int, float]]:
         """Queue, status, number and age in seconds of the oldest of the jobs that wait or run."""
@@ -229,8 +227,7 @@ class JobService:
     def notify_ended(self, job_id: str) -> None:
         """Wake whoever waits for a job that has ended in this process."""
         self.reports.pop(job_id, None)
-        if (event := self._ended.pop(job_id, None)) is not None:
-            event.set()
+        self.watch.wake(job_id)
 
     async def cancel(self, job_id: str) -> Job:
         """Stop a job and forget its recording; one that has ended is left as it is.
@@ -417,13 +414,6 @@ class JobService:
             await self._durable.run_here(WORKFLOW, job.id)
         else:
             await self._durable.enqueue(WORKFLOW, job.id, job.queue, priority=job.priority)
-
-    async def _something_happens(self, job_id: str) -> None:
-        try:
-            async with asyncio.timeout(POLL_S):
-                await self._ended[job_id].wait()
-        except TimeoutError:
-            self._ended.pop(job_id, None)
 
 
 async def _nothing() -> None:

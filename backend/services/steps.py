@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
+from functools import cache
 from typing import TypeVar
 
 from pydantic import TypeAdapter
@@ -82,6 +83,12 @@ class JobProgress:
             raise Interrupted(self._interruption)
 
 
+@cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    """Made once for each kind of result: that takes longer than using it a hundred times."""
+    return TypeAdapter(kind)
+
+
 class DurableSteps:
     """`backend.services.speech.Steps` whose results survive the process."""
 
@@ -97,7 +104,7 @@ class DurableSteps:
         self._progress.check()
 
     async def run(self, stage: str, work: Callable[[], Awaitable[T]], kind: type[T]) -> T:
-        adapter = TypeAdapter(kind)
+        adapter = _adapter(kind)
         self._progress.check()
         done: T | None = None
 

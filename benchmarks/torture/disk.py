@@ -14,6 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from backend.services.storage.disk import sync_folder
+
 MIB = 1024 * 1024
 SIZE_BYTES = 192 * MIB
 
@@ -59,6 +61,7 @@ class Disk:
 
     def empty(self) -> None:
         self._ballast.unlink(missing_ok=True)
+        sync_folder(self.root)  # ext4 gives the room back when its journal is written
 
     def make_read_only(self, seconds: float = 2.0) -> bool:
         """Refuse writes to `uploads`. Whether it worked: not while somebody is writing."""
@@ -74,21 +77,24 @@ class Disk:
         _run("mount", "-o", "remount,bind,rw", str(self.uploads))
 
     def lose_power(self) -> None:
-        """Whoever writes must be stopped before, and dead when this is called the second time: see `snapshot`."""
+        """Go on with what `snapshot` copied. Whoever wrote must be dead."""
         self._unmount()
         self._image.with_suffix(".copy").replace(self._image)
         self._mount()
 
     def snapshot(self) -> None:
-        """Copy the image as it is at one instant: until two copies, one after the other, are equal."""
-        copies = [self._image.with_suffix(name) for name in (".copy", ".again")]
-        _copy(self._image, copies[0])
+        """Copy the image as it is at one instant: until two copies, one after the other, are equal.
+
+        Whoever writes must be stopped; the kernel may still be writing.
+        """
+        copy, again = self._image.with_suffix(".copy"), self._image.with_suffix(".again")
+        _copy(self._image, copy)
         for _ in range(50):
-            _copy(self._image, copies[1])
-            if filecmp.cmp(*copies, shallow=False):
-                copies[1].unlink()
+            _copy(self._image, again)
+            if filecmp.cmp(copy, again, shallow=False):
+                again.unlink()
                 return
-            copies[1].replace(copies[0])
+            again.replace(copy)
         raise RuntimeError("the disk does not come to rest")
 
     def _mount(self) -> None:

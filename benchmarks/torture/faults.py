@@ -5,22 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import sqlite3
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
 from benchmarks.torture.disk import Disk
 from benchmarks.torture.killing import DELETE, DRAIN, LOCAL, POINTS, S3, UPLOAD
-from benchmarks.torture.ledger import Sent
 from benchmarks.torture.rows import ObjectRow
+from benchmarks.torture.traffic import traffic, upload
 from benchmarks.torture.world import World
 from tests.servers import Mode
 
-SMALL_BYTES, LARGE_BYTES = (2_000, 300_000), (17_000_000, 20_000_000)
 CROWD = 50
 SETTLED_OFTEN = 0.3
 """So often a round ends only when all that it began is done; the others leave it to the next."""
@@ -144,7 +142,7 @@ async def disk_full(world: World) -> None:
             if world.random.random() < 0.3:
                 await world.kill()
         finally:
-            world.disk.empty()
+            await asyncio.to_thread(world.disk.empty)
 
 
 @fault("disk read-only", 4, "disk")
@@ -153,7 +151,7 @@ async def disk_read_only(world: World) -> None:
     async with traffic(world, pause_s=0.0):
         if await asyncio.to_thread(world.disk.make_read_only):
             try:
-                late = [_upload(world) for _ in range(2)]
+                late = [upload(world) for _ in range(2)]
                 await asyncio.gather(asyncio.sleep(world.random.uniform(0.3, 0.8)), *late)
             finally:
                 await asyncio.to_thread(world.disk.make_writable)
@@ -161,19 +159,16 @@ async def disk_read_only(world: World) -> None:
 
 @fault("database away", 6)
 async def database_away(world: World) -> None:
-    """Somebody has it to himself for longer than the server waits for it."""
-    name = world.random.choice(("rows.db", "rows.db", "rows.jobs.db"))
+    """For longer than a server waits for it."""
     async with traffic(world):
-        await asyncio.sleep(world.random.uniform(0, 0.3))
-        with contextlib.closing(sqlite3.connect(world.disk.root / name, timeout=5, isolation_level=None)) as held:
-            with contextlib.suppress(sqlite3.OperationalError):
-                held.execute("BEGIN EXCLUSIVE")
+        await asyncio.sleep(world.random.uniform(0, 0.5))
+        async with world.database.away(world.random):
             await asyncio.sleep(world.random.uniform(0.5, 1.5))
 
 
 @fault("50 uploads of one name at once", 2)
 async def crowd(world: World) -> None:
-    sent = [_upload(world, top_bytes=8_000) for _ in range(CROWD)]
+    sent = [upload(world, top_bytes=8_000) for _ in range(CROWD)]
     accepted = [item for item in await asyncio.gather(*sent) if item.conversation_id]
     if len({item.conversation_id for item in accepted}) != len(accepted):
         world.tally.complain("lost", "two uploads of one name became one conversation")
@@ -247,30 +242,6 @@ def _add_s3_fault(mode: Mode) -> None:
 _add_s3_faults()
 
 
-@asynccontextmanager
-async def traffic(
-    world: World,
-    *,
-    count: int | None = None,
-    large: int = 0,
-    pause_s: float | None = None,
-    reads: bool = True,
-) -> AsyncIterator[None]:
-    """Clients that upload, read and now and then delete; at the end they all have their answers."""
-    count = world.random.randint(3, 6) if count is None else count
-    tasks = [asyncio.create_task(_upload(world, pause_s=pause_s)) for _ in range(count)]
-    tasks += [asyncio.create_task(_upload(world, large=True)) for _ in range(large)]
-    others: list[asyncio.Task[object]] = []
-    if reads:
-        others += [asyncio.create_task(world.read(sent)) for sent in world.some(2)]
-    if world.random.random() < 0.2:
-        others += [asyncio.create_task(world.delete(sent)) for sent in world.some(1)]
-    try:
-        yield
-    finally:
-        await asyncio.gather(*tasks, *others)
-
-
 async def _killed_at(world: World, point: str, *, large: int) -> None:
     world.doom(point, world.random.randint(1, POINTS[point].often))
     async with traffic(world, large=large):
@@ -278,20 +249,10 @@ async def _killed_at(world: World, point: str, *, large: int) -> None:
             await world.kill()
 
 
-async def _upload(
-    world: World, *, large: bool = False, top_bytes: int = SMALL_BYTES[1], pause_s: float | None = None
-) -> Sent:
-    low, high = LARGE_BYTES if large else (SMALL_BYTES[0], top_bytes)
-    # Sizes over orders of magnitude: most are small.
-    size = int(low * (high / low) ** world.random.random())
-    pause_s = world.random.choice((0.0, 0.0, 0.01, 0.03)) if pause_s is None else pause_s
-    return await world.upload(world.recording(size), pause_s=0.0 if large else pause_s)
-
-
 async def _save_locally(world: World) -> list[str]:
     """Let uploads go to the local folder, since S3 is off, and leave it off."""
     _proxy(world, "refuse")
-    sent = [_upload(world, top_bytes=60_000, pause_s=0.0) for _ in range(world.random.randint(3, 6))]
+    sent = [upload(world, top_bytes=60_000, pause_s=0.0) for _ in range(world.random.randint(3, 6))]
     done = await asyncio.gather(*sent)
     return [item.conversation_id for item in done if item.conversation_id]
 

@@ -1,74 +1,35 @@
-"""One server with its disk, its database and its bucket, and the clients that use it while things break."""
+"""One server with its disk, its database and its bucket: started, stopped, killed, brought to rest."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import hashlib
 import json
 import os
-import random
 import re
 import signal
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
-
+from benchmarks.torture.bucket import Bucket
+from benchmarks.torture.clients import Clients
+from benchmarks.torture.databases import PostgresDatabase, SqliteDatabase
 from benchmarks.torture.disk import Disk, Folder
-from benchmarks.torture.ledger import Outcome, Sent, Tally
+from benchmarks.torture.ledger import Outcome
 from benchmarks.torture.nursery import Child, Nursery, Order
-from benchmarks.torture.rows import Rows, read_rows
-from tests.fixtures_storage import s3_client
-from tests.media import wav_bytes
-from tests.servers import FaultProxy, S3Server
+from benchmarks.torture.rows import Rows
 
-START_WITHIN_S, SETTLE_WITHIN_S, ANSWER_WITHIN_S = 30.0, 90.0, 45.0
-PIECE_BYTES = 16 * 1024
+START_WITHIN_S, SETTLE_WITHIN_S = 30.0, 90.0
 
 
-class Bucket:
-    """A bucket behind a proxy that misbehaves, and the back door to it."""
-
-    def __init__(self, server: S3Server, name: str) -> None:
-        self.name = name
-        self.proxy = FaultProxy(server)
-        self.client: Any = s3_client(server)
-
-    def open(self) -> None:
-        self.client.create_bucket(Bucket=self.name)
-        self.proxy.__enter__()
-
-    def close(self) -> None:
-        self.proxy.__exit__()
-        self.client.close()
-
-    def keys(self) -> dict[str, int]:
-        """Every key and its size."""
-        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name)
-        return {item["Key"]: item["Size"] for page in pages for item in page.get("Contents", ())}
-
-    def unfinished(self) -> list[str]:
-        """Keys of uploads in parts that were not finished."""
-        listed = self.client.list_multipart_uploads(Bucket=self.name)
-        return [item["Key"] for item in listed.get("Uploads", ())]
-
-    def read(self, locator: str) -> bytes:
-        key = locator.removeprefix(f"s3://{self.name}/")
-        data: bytes = self.client.get_object(Bucket=self.name, Key=key)["Body"].read()
-        return data
-
-
-class World:
+class World(Clients):
     """
     Args:
         folder: for everything.
         disk: where uploads and rows are.
         bucket: S3; None: everything is local.
-        seed: decides what is sent.
+        seed: decides what happens.
         fsync: False: Python makes nothing durable.
     """
 
@@ -77,25 +38,17 @@ class World:
         folder: Path,
         disk: Disk | Folder,
         bucket: Bucket | None,
+        database: SqliteDatabase | PostgresDatabase,
         nursery: Nursery,
         seed: str,
         *,
         fsync: bool = True,
     ) -> None:
-        self.folder, self.disk, self.bucket = folder, disk, bucket
-        self.random = random.Random(seed)
-        self.tally = Tally()
-        self.fault = ""
-        self.sent: list[Sent] = []
-        self.database = disk.root / "rows.db"
+        super().__init__(seed)
+        self.folder, self.disk, self.bucket, self.database = folder, disk, bucket, database
         self._nursery, self._fsync = nursery, fsync
         self._pipe, self._log = folder / "pipe", folder / "server.log"
         self._server: Child | None = None
-        self._http = httpx.AsyncClient(
-            timeout=ANSWER_WITHIN_S, limits=httpx.Limits(max_keepalive_connections=0), trust_env=False
-        )
-
-    # -- the server ---------------------------------------------------------------------------------------------
 
     @property
     def server(self) -> Child:
@@ -110,15 +63,18 @@ class World:
         await asyncio.to_thread(self.disk.open)
         if self.bucket:
             await asyncio.to_thread(self.bucket.open)
+        await asyncio.to_thread(self.database.open)
         os.mkfifo(self._pipe)
         self._log.touch()
+        await self._run(["migrate"])
 
     async def close(self) -> None:
         if self.alive:
             await self.kill(count=False)
-        await self._http.aclose()
+        await self.hang_up()
         if self.bucket:
             await asyncio.to_thread(self.bucket.close)
+        await asyncio.to_thread(self.database.close)
         await asyncio.to_thread(self.disk.close)
 
     async def start(self) -> None:
@@ -131,9 +87,9 @@ class World:
             with self._log.open() as log:
                 log.seek(before)
                 found = re.search(r"on (http://\S+)", log.read())
-            if found and await self._answers(found.group(1)):
+            if found and await self.answers(found.group(1)):
                 self.tally.starts_s.append(time.monotonic() - begun)
-                self._http.base_url = httpx.URL(found.group(1))
+                self.turn_to(found.group(1))
                 return
             await asyncio.sleep(0.02)
         raise RuntimeError(f"the server did not start:\n{self.log_tail()}")
@@ -176,19 +132,21 @@ class World:
 
     async def aperta(self, *arguments: str) -> tuple[int, Any]:
         """Run a command while no server runs; its exit status and what its JSON says."""
-        output, status = self.folder / "report.json", self.folder / "status"
-        status.unlink(missing_ok=True)
-        order = self._order([*arguments, "--json"], output=str(output), status=str(status))
-        child = await self._nursery.fork(order)
-        if not await child.wait(300):
-            raise RuntimeError(f"{arguments} does not end")
-        if not status.exists():
-            raise RuntimeError(f"{arguments} died:\n{self.log_tail()}")
-        text = output.read_text()
-        return int(status.read_text()), json.loads(text) if text else None
+        status, text = await self._run([*arguments, "--json"])
+        return status, json.loads(text) if text else None
 
     def log_tail(self, characters: int = 4000) -> str:
         return self._log.read_text(errors="replace")[-characters:]
+
+    async def _run(self, command: list[str]) -> tuple[int, str]:
+        output, status = self.folder / "output", self.folder / "status"
+        status.unlink(missing_ok=True)
+        child = await self._nursery.fork(self._order(command, output=str(output), status=str(status)))
+        if not await child.wait(300):
+            raise RuntimeError(f"{command} does not end")
+        if not status.exists():
+            raise RuntimeError(f"{command} died:\n{self.log_tail()}")
+        return int(status.read_text()), output.read_text()
 
     def _order(self, command: list[str], **more: Any) -> Order:
         return Order(command, self._environment(), str(self.folder), str(self._log), fsync=self._fsync, **more)
@@ -199,7 +157,7 @@ class World:
             "TMPDIR": str(self.folder),
             "PORT": "0",
             "UPLOAD_DIR": str(self.disk.uploads),
-            "DATABASE_URL": f"sqlite+aiosqlite:///{self.database}",
+            "DATABASE_URL": self.database.url,
             "DISK_SOFT_LIMIT_BYTES": "0",
             "DISK_HARD_LIMIT_BYTES": "0",
             "JOBS_AT_ONCE": "6",
@@ -221,34 +179,6 @@ class World:
             }
         return settings
 
-    async def _answers(self, url: str) -> bool:
-        with contextlib.suppress(httpx.HTTPError):
-            return (await self._http.get(f"{url}/health/live", timeout=2)).status_code == 204
-        return False
-
-    # -- clients ------------------------------------------------------------------------------------------------
-
-    def recording(self, size_bytes: int) -> bytes:
-        """Bytes that no other recording has."""
-        return wav_bytes(self.random.randbytes(size_bytes))
-
-    async def upload(self, content: bytes, *, name: str = "meeting.wav", pause_s: float = 0.0) -> Sent:
-        """Send a recording, all at once or slowly; half of the clients wait for the transcript."""
-        sent = Sent(hashlib.sha256(content).hexdigest(), len(content), self.tally.rounds, self.fault)
-        self.sent.append(sent)
-        path = f"/audio/process{self.random.choice(('', '?async=true'))}"
-        headers = {"Content-Type": "multipart/form-data; boundary=torture"}
-        try:
-            answer = await self._http.post(path, content=_body(content, name, pause_s), headers=headers)
-        except httpx.HTTPError:
-            return sent
-        sent.status = answer.status_code
-        if answer.status_code in (200, 202):
-            sent.outcome, sent.conversation_id = Outcome.ACCEPTED, answer.json()["conversation_id"]
-        else:
-            sent.outcome = Outcome.REFUSED
-        return sent
-
     async def until_accepted(self, seconds: float) -> None:
         """Wait until some upload of this round has its answer, but not for ever."""
         end = time.monotonic() + seconds
@@ -257,52 +187,10 @@ class World:
                 return
             await asyncio.sleep(0.02)
 
-    async def delete(self, sent: Sent) -> None:
-        sent.deleting = True
-        with contextlib.suppress(httpx.HTTPError):
-            answer = await self._http.delete(f"/conversations/{sent.conversation_id}")
-            sent.deleted = answer.status_code in (202, 204)
-            if answer.status_code == 404:
-                self.tally.complain("lost", f"{sent.conversation_id} was accepted, completed, and is not found")
-
-    async def read(self, sent: Sent, *, direct: bool = True) -> int | None:
-        """Fetch a recording and look whether it is the right one.
-
-        Args:
-            direct: follow a redirect to S3; without, be content with it.
-
-        Returns:
-            The status; None if nobody answered.
-        """
-        try:
-            answer = await self._http.get(f"/conversations/{sent.conversation_id}/audio", follow_redirects=False)
-            if answer.status_code == 307 and direct:
-                answer = await self._http.get(answer.headers["location"])
-        except httpx.HTTPError:
-            return None
-        if answer.status_code == 200 and hashlib.sha256(answer.content).hexdigest() != sent.sha256:
-            self.tally.complain("served_wrong", f"{sent.conversation_id}: other bytes than were sent")
-        if answer.status_code == 404 and not sent.deleting:
-            self.tally.complain("served_wrong", f"{sent.conversation_id}: {answer.text}")
-        return answer.status_code
-
-    async def post(self, path: str, body: dict[str, object] | None = None) -> Any:
-        """What an operator asks for; None if it cannot be had now."""
-        with contextlib.suppress(httpx.HTTPError):
-            answer = await self._http.post(path, json=body or {})
-            return answer.json() if answer.is_success else None
-        return None
-
-    def some(self, count: int, wanted: Callable[[Sent], bool] = lambda sent: sent.readable) -> list[Sent]:
-        found = [sent for sent in self.sent if wanted(sent)]
-        return self.random.sample(found, min(count, len(found)))
-
-    # -- what the rows say --------------------------------------------------------------------------------------
-
     async def rows(self) -> Rows:
         for _ in range(50):
             try:
-                return await asyncio.to_thread(read_rows, self.database)
+                return await asyncio.to_thread(self.database.read)
             except sqlite3.OperationalError:
                 await asyncio.sleep(0.1)
         raise RuntimeError("the rows cannot be read")
@@ -328,6 +216,7 @@ class World:
                 retried.add(job.id)
                 if job.recording is not None and await self.post(f"/jobs/{job.id}/retry"):
                     self.tally.retried += 1
+                    self.tally.complaints.append(f"note: after {self.fault!r} a job had to be tried again: {job.error}")
             if any(item.parked for items in rows.objects.values() for item in items):
                 await self.post("/storage/drain", {"retry_parked": True, "max_seconds": 1})
             if time.monotonic() > end:
@@ -341,14 +230,3 @@ class World:
         for sent in self.sent:
             job = rows.jobs.get(sent.conversation_id or "")
             sent.settled = sent.settled or bool(job and job.status == "completed")
-
-
-async def _body(content: bytes, name: str, pause_s: float) -> AsyncIterator[bytes]:
-    disposition = f'Content-Disposition: form-data; name="file"; filename="{name}"'
-    yield f"--torture\r\n{disposition}\r\nContent-Type: audio/wav\r\n\r\n".encode()
-    size = PIECE_BYTES if pause_s else 1024 * 1024
-    for start in range(0, len(content), size):
-        yield content[start : start + size]
-        if pause_s:
-            await asyncio.sleep(pause_s)
-    yield b"\r\n--torture--\r\n"

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from backend.errors import (
@@ -211,6 +212,13 @@ class TestFallback:
             faulty.mode = "pass"
             await eventually_on(storage)
             assert (await storage.save_audio_file(b"x", conversation(), "m.wav")).store == "s3"
+
+    async def test_info_does_not_wait_for_a_silent_store(self, faulty: FaultProxy, s3_config: MakeConfig) -> None:
+        async with StorageService(s3_config(faulty.server, s3_read_timeout_s=60)) as storage:
+            faulty.mode = "blackhole"
+            storage._asked_at -= 60
+            with anyio.fail_after(10):
+                assert (await storage.get_info()).breaker == "closed"
 
     async def test_a_wrong_secret_at_start_turns_s3_off(
         self, swift: S3Server, s3_config: MakeConfig, caplog: pytest.LogCaptureFixture

@@ -22,12 +22,18 @@ README = PROJECT / "README.md"
 GUIDE = PROJECT / "STORAGE_GUIDE.md"
 EXAMPLE = PROJECT / ".env.example"
 DOCUMENTS = sorted(
-    path for path in [*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md"), *PROJECT.glob("samples/*.md")]
+    path
+    for path in [
+        *PROJECT.glob("*.md"),
+        *PROJECT.glob("docs/**/*.md"),
+        *PROJECT.glob("samples/*.md"),
+        *PROJECT.glob("deploy/*.md"),
+    ]
 )
 NESTED = {"storage", "speech"}
 UNSET = "\u2013"
 """What the tables show for a setting that has no default."""
-FOLDERS = ("alembic", "backend", "benchmarks", "docs", "samples", "scripts", "tests")
+FOLDERS = ("alembic", "backend", "benchmarks", "deploy", "docs", "samples", "scripts", "tests")
 
 
 def settings_fields() -> dict[str, FieldInfo]:

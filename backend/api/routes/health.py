@@ -39,7 +39,7 @@ async def health(services: ServicesDep) -> Health:
     return Health(
         status="degraded" if (s3_wanted and info.reason) or info.disk != "ok" else "ok",
         version=__version__,
-        ready=services.speech.ready,
+        ready=services.ready,
         engines=services.speech.engines,
         storage=info.storage_type,
         storage_reason=info.reason,
@@ -55,8 +55,10 @@ async def live() -> Response:
     return Response(status_code=204)
 
 
-@router.get("/ready", status_code=204, summary="All models are loaded", responses=problem_responses(503))
+@router.get(
+    "/ready", status_code=204, summary="All models are loaded, here or by workers", responses=problem_responses(503)
+)
 async def ready(services: ServicesDep) -> Response:
-    if not services.speech.ready:
+    if not services.ready:
         raise HTTPException(503, "The models are still loading.", headers={"Retry-After": "2"})
     return Response(status_code=204)

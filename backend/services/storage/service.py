@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
+import anyio
+
 from backend.errors import (
     InvalidInput,
     StorageError,
@@ -44,7 +46,7 @@ from backend.services.storage.threads import ThreadLane
 
 logger = logging.getLogger(__name__)
 
-ASK_AGAIN_AFTER_S = 3.0
+ASK_AGAIN_AFTER_S, WAIT_FOR_ANSWER_S = 3.0, 2.0
 _DISK_THREADS = 16
 
 
@@ -334,11 +336,13 @@ class StorageService:
         """Return where saves go now and why.
 
         Args:
-            ask: ask the primary store whether it can be used, at most once in a few seconds and no longer than its
-                timeouts; False: tell at once what saves and the background questions found.
+            ask: ask the primary store whether it can be used, at most once in a few seconds. Of a store that does not
+                answer soon, tell what is known; the question goes on. False: tell at once what saves and the background
+                questions found.
         """
         if ask and time.monotonic() - self._asked_at > ASK_AGAIN_AFTER_S:
-            await self.breaker.ask()
+            with anyio.move_on_after(WAIT_FOR_ANSWER_S):
+                await self.breaker.ask()
             self._asked_at = time.monotonic()
         return await self._disk.run(self._present_info)
 

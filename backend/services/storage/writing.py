@@ -6,6 +6,8 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -46,24 +48,27 @@ class FileWriter:
         # Unbuffered: an error shows at the write that caused it, and closing never writes.
         self._file = os.fdopen(descriptor, "wb", buffering=0)
         self._digests = digests
+        self._hashing = ThreadPoolExecutor(1, "hash")  # starts its thread with the first task
         self._written_back_bytes = 0
         self.size_bytes = 0
 
     def write(self, chunks: list[bytes]) -> None:
-        """Append the chunks.
+        """Append the chunks; a large batch is hashed on another core meanwhile.
 
         Raises:
             StorageError: what the disk says.
         """
         if len(chunks) > _MAX_PIECES:
             chunks = [b"".join(chunks)]
-        for digest in self._digests:
-            for chunk in chunks:
-                digest.update(chunk)
-        with disk_errors(self._path):
-            self._write_all(chunks)
-        if self.size_bytes - self._written_back_bytes >= WRITE_BACK_BYTES:
-            self._write_back()
+        if sum(map(len, chunks)) < CHUNK_BYTES:
+            self._hash(chunks)
+            self._append(chunks)
+            return
+        hashing = self._hashing.submit(self._hash, chunks)
+        try:
+            self._append(chunks)
+        finally:
+            hashing.result()
 
     def sync(self) -> None:
         """Make everything written so far durable.
@@ -82,7 +87,19 @@ class FileWriter:
         self.size_bytes = self._written_back_bytes = size_bytes
 
     def close(self) -> None:
+        self._hashing.shutdown(wait=False)
         self._file.close()
+
+    def _hash(self, chunks: list[bytes]) -> None:
+        for digest in self._digests:
+            for chunk in chunks:
+                digest.update(chunk)
+
+    def _append(self, chunks: list[bytes]) -> None:
+        with disk_errors(self._path):
+            self._write_all(chunks)
+        if self.size_bytes - self._written_back_bytes >= WRITE_BACK_BYTES:
+            self._write_back()
 
     def _write_all(self, chunks: list[bytes]) -> None:
         pieces = [memoryview(chunk) for chunk in chunks if chunk]
@@ -102,7 +119,8 @@ class FileWriter:
         """
         self._written_back_bytes = self.size_bytes
         if self.size_bytes > KEEP_CACHED_BYTES:
-            os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            with suppress(OSError):  # advice, no more; whether the disk works is told by fsync
+                os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 class Pipeline:
