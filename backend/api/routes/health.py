@@ -56,7 +56,7 @@ async def live() -> Response:
 
 
 @router.get(
-    "/ready", status_code=204, summary="All models are loaded, here or by workers", responses=problem_responses(503)
+    "/ready", status_code=204, summary="Ready: models are loaded", responses=problem_responses(503)
 )
 async def ready(services: ServicesDep) -> Response:
     if not services.ready:
