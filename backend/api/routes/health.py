@@ -55,9 +55,7 @@ async def live() -> Response:
     return Response(status_code=204)
 
 
-@router.get(
-    "/ready", status_code=204, summary="Ready: models are loaded", responses=problem_responses(503)
-)
+@router.get("/ready", status_code=204, summary="Ready: models are loaded", responses=problem_responses(503))
 async def ready(services: ServicesDep) -> Response:
     if not services.ready:
         raise HTTPException(503, "The models are still loading.", headers={"Retry-After": "2"})
