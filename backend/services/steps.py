@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from enum import StrEnum
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter
 
@@ -84,7 +84,7 @@ class JobProgress:
 
 
 @cache
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
+def _adapter(kind: Any) -> TypeAdapter[Any]:
     """Made once for each kind of result: that takes longer than using it a hundred times."""
     return TypeAdapter(kind)
 
@@ -104,7 +104,7 @@ class DurableSteps:
         self._progress.check()
 
     async def run(self, stage: str, work: Callable[[], Awaitable[T]], kind: type[T]) -> T:
-        adapter = _adapter(kind)
+        adapter: TypeAdapter[T] = _adapter(cast(Hashable, kind))
         self._progress.check()
         done: T | None = None
 
