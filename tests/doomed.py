@@ -16,11 +16,13 @@ import random
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 CALLS = "engine-calls"
+HEEDED_WITHIN_S = 2.0
 
 
 def calls_in(folder: Path) -> list[str]:
@@ -68,6 +70,8 @@ def doom(point: str, signal_number: int) -> None:
 
     def die(*_arguments: object) -> None:
         os.kill(os.getpid(), signal_number)
+        if signal_number == signal.SIGTERM:
+            time.sleep(HEEDED_WITHIN_S)  # a process that is asked to stop is to know it before its work goes on
 
     def note(what: str) -> Callable[..., None]:
         def write(*_arguments: object) -> None:

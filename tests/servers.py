@@ -147,12 +147,15 @@ def _default_section(root: Path, port: int) -> str:
 
 def _app_sections(name: str) -> str:
     if name != "proxy":
-        return f"[pipeline:main]\npipeline = {name}-server\n[app:{name}-server]\nuse = egg:swift#{name}\n"
+        app = f"[app:{name}-server]\nuse = egg:swift#{name}\n{_PATIENCE}"
+        return f"[pipeline:main]\npipeline = {name}-server\n{app}"
     filters = "".join(f"[filter:{f}]\nuse = egg:swift#{f}\n{_FILTERS.get(f, '')}" for f in _PIPELINE.split()[:-1])
-    app = "[app:proxy-server]\nuse = egg:swift#proxy\naccount_autocreate = true\n"
+    app = f"[app:proxy-server]\nuse = egg:swift#proxy\naccount_autocreate = true\n{_PATIENCE}"
     return f"[pipeline:main]\npipeline = {_PIPELINE}\n{app}{filters}"
 
 
+_PATIENCE = "conn_timeout = 10\nnode_timeout = 60\nrecoverable_node_timeout = 60\ncontainer_update_timeout = 60\n"
+"""Nothing here repairs a listing later that a busy machine was too slow to write at once."""
 _FILTERS = {
     "s3api": "location = us-east-1\ncheck_bucket_owner = false\nmax_upload_part_num = 10000\n",
     "tempauth": "user_test_tester = testing .admin\nuser_test_reader = reading\n",

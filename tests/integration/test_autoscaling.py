@@ -26,11 +26,8 @@ def test_the_backlog_is_counted_in_seconds_of_sound_and_a_short_one_as_a_minute(
     documents = yaml.safe_load_all((DEPLOY / folder / "autoscaling.yaml").read_text())
     [query] = [item["spec"]["triggers"][0]["metadata"]["query"] for item in documents if item["kind"] == "ScaledObject"]
     with psycopg.connect(postgres_url) as connection:
-        [before] = connection.execute(query).fetchone() or [None]
         for number, (status, seconds) in enumerate(
             [("queued", 600.0), ("running", 5.0), ("queued", None), ("completed", 9000.0), ("failed", 9000.0)]
         ):
             connection.execute(JOB, (f"job_{folder}_{number}", status, seconds))
-        [after] = connection.execute(query).fetchone() or [None]
-        connection.rollback()
-    assert before is not None and after - before == 600 + 60 + 60
+        assert connection.execute(query).fetchone() == (600 + 60 + 60,)

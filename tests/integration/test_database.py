@@ -7,12 +7,11 @@ import subprocess
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, QueuePool, select, text
+from sqlalchemy import Connection, QueuePool, make_url, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from backend.config import Settings
@@ -27,17 +26,11 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite+aiosqlite:///{tmp_path}/new/rows.db"
     server: str = request.getfixturevalue("postgres_url")
-    name = f"test_{uuid4().hex[:8]}"
-    admin = Database(server)
-    async with admin.engine.connect() as connection:
-        await connection.execution_options(isolation_level="AUTOCOMMIT")
-        await connection.execute(text(f"CREATE DATABASE {name}"))
-    await admin.close()
-    return server.replace("/postgres?", f"/{name}?").replace("postgresql://", "postgresql+asyncpg://")
+    return server
 
 
 async def test_migrations_make_exactly_the_models(database_url: str) -> None:
@@ -134,7 +127,7 @@ async def test_what_is_no_database_is_a_sentence(tmp_path: Path) -> None:
 
 async def test_a_postgresql_without_that_database_is_a_sentence(postgres_url: str) -> None:
     with pytest.raises(DatabaseUnavailable, match="does not exist"):
-        await migrate(postgres_url.replace("/postgres?", "/nowhere?"))
+        await migrate(make_url(postgres_url).set(database="nowhere").render_as_string(hide_password=False))
 
 
 async def test_a_file_that_is_damaged_while_it_is_used_is_a_503(settings: Settings, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import anyio
 import httpx
@@ -14,7 +13,6 @@ import pytest
 from sqlalchemy import text
 
 from backend.config import Settings
-from backend.database.session import Database
 from backend.services.drain import DrainResult
 from backend.services.storage import StorageConfig, StorageService
 from backend.wiring import Services
@@ -150,14 +148,7 @@ async def test_a_delete_that_waits_for_s3_says_what_is_left(
 async def postgres_depot(
     postgres_url: str, swift: S3Server, s3_config: MakeConfig, upload_dir: Path
 ) -> AsyncIterator[Depot]:
-    name = f"test_{uuid4().hex[:8]}"
-    admin = Database(postgres_url)
-    async with admin.engine.connect() as connection:
-        await connection.execution_options(isolation_level="AUTOCOMMIT")
-        await connection.execute(text(f"CREATE DATABASE {name}"))
-    await admin.close()
-    url = postgres_url.replace("/postgres?", f"/{name}?").replace("postgresql://", "postgresql+asyncpg://")
-    async with open_depot(s3_config(swift, upload_dir=str(upload_dir)), url) as opened:
+    async with open_depot(s3_config(swift, upload_dir=str(upload_dir)), postgres_url) as opened:
         yield opened
 
 

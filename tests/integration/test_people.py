@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
 import httpx
 import pytest
@@ -369,16 +368,9 @@ async def test_switched_off_later_nobody_is_recognised_but_can_be_forgotten(
 
 
 async def test_all_of_it_on_postgresql(settings: Settings, recording: bytes, postgres_url: str) -> None:
-    name = f"people_{uuid4().hex[:8]}"
-    admin = Database(postgres_url)
-    async with admin.engine.connect() as connection:
-        await connection.execution_options(isolation_level="AUTOCOMMIT")
-        await connection.execute(text(f"CREATE DATABASE {name}"))
-    await admin.close()
-    url = postgres_url.replace("/postgres?", f"/{name}?")
-    await migrate(url)
+    await migrate(postgres_url)
     diarizer = VoicedDiarizer()
-    on = settings.model_copy(update={"known_voices": True, "database_url": url})
+    on = settings.model_copy(update={"known_voices": True, "database_url": postgres_url})
     async with api(on, speech(diarizer)) as (client, services):
         house = House(client, services, diarizer, recording)
         person = await house.known()

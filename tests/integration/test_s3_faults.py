@@ -27,7 +27,7 @@ pytestmark = pytest.mark.anyio
 
 MakeConfig = Callable[..., StorageConfig]
 
-QUICK = {"s3_connect_timeout_s": 0.3, "s3_read_timeout_s": 0.4}
+QUICK = {"s3_connect_timeout_s": 0.5, "s3_read_timeout_s": 1.0}
 MUCH = bytes(range(256)) * 2500  # 640 KB: more than what `reset` and `flip` let pass
 
 

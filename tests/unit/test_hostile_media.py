@@ -199,6 +199,10 @@ def test_the_name_of_a_file_means_nothing(tmp_path: Path, name: str) -> None:
 # The decoder's process
 
 
+def children() -> set[psutil.Process]:
+    return set(psutil.Process().children())
+
+
 def test_the_decoder_sees_no_secret_and_cannot_open_a_second_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,8 +210,10 @@ def test_the_decoder_sees_no_secret_and_cannot_open_a_second_file(
     (tmp_path / "a.flac").write_bytes(flac_silence(3600, rate_hz=192_000, channels=8))
     seen: list[tuple[dict[str, str], tuple[int, int]]] = []
 
+    others = children()
+
     def look(_fraction: float) -> None:
-        [decoder] = psutil.Process().children()
+        [decoder] = children() - others
         if any(file.path.endswith("a.flac") for file in decoder.open_files()):
             seen.append((decoder.environ(), decoder.rlimit(psutil.RLIMIT_NOFILE)))
             raise Cancelled
@@ -220,7 +226,7 @@ def test_the_decoder_sees_no_secret_and_cannot_open_a_second_file(
 
 def test_what_progress_raises_ends_the_decoder_at_once(tmp_path: Path) -> None:
     (tmp_path / "a.flac").write_bytes(flac_silence(3600, rate_hz=192_000, channels=8))
-    calls = 0
+    others, calls = children(), 0
 
     def stop_soon(_fraction: float) -> None:
         nonlocal calls
@@ -232,7 +238,7 @@ def test_what_progress_raises_ends_the_decoder_at_once(tmp_path: Path) -> None:
     with pytest.raises(Cancelled):
         decode(tmp_path / "a.flac", max_s=43_200, progress=stop_soon)
     assert time.monotonic() - began < 5
-    assert psutil.Process().children() == []
+    assert children() - others == set()
     with decode(SAMPLE, max_s=60) as audio:
         assert audio.n_samples > 30 * SAMPLE_RATE_HZ
 
