@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import cast
 
@@ -18,10 +18,10 @@ from backend.database.jobs import ENDED
 from backend.database.models import ConversationStatus, Job, JobStatus
 from backend.database.session import Database, database_errors
 from backend.domain.jobs import MAX_CRASHES, Superseded, error_to_json
-from backend.errors import AppError, DatabaseUnavailable, NotFound, ProcessingFailed, StorageMisconfigured
+from backend.errors import DatabaseUnavailable, NotFound, ProcessingFailed, StorageMisconfigured
 from backend.services.background import LIMITS as BACKGROUND_LIMITS
 from backend.services.background import Background
-from backend.services.concurrency import until_available
+from backend.services.concurrency import Rounds, until_available
 from backend.services.durable import DurableEngine, Pending, QueueLimit
 from backend.services.jobs import LONG, QUEUES, SHORT, WORKFLOW, JobService
 from backend.services.logs import log_context
@@ -80,7 +80,10 @@ class JobRunner:
         self._keep_days = keep_days
         self._heartbeat = Heartbeat(database.url, identity, self._listen)
         self._running: dict[str, tuple[int, JobProgress]] = {}
-        self._tasks: list[asyncio.Task[None]] = []
+        self._rounds = (
+            Rounds("watching jobs", self._watch, lambda: WATCH_EVERY_S),
+            Rounds("looking for dead processes", self._look_around, self._pause_s),
+        )
         self._handed_back: set[asyncio.Task[object]] = set()
         self._starting = asyncio.Lock()
         self._suspects = asyncio.Lock()
@@ -112,19 +115,15 @@ class JobRunner:
                 await anyio.to_thread.run_sync(self._heartbeat.start)
                 await self._durable.start(self._limits, [self._background.queue(name) for name in self._listen])
             self._started = True
-            self._tasks = [
-                asyncio.create_task(_for_ever(lambda: WATCH_EVERY_S, self._watch)),
-                asyncio.create_task(_for_ever(self._pause_s, self._look_around)),
-            ]
+            for rounds in self._rounds:
+                rounds.start()
 
     async def stop(self) -> None:
         """Stop; jobs that run are handed back, and another process or the next start goes on with them."""
         if not self._started:
             return
         self._stopping = True
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(rounds.stop() for rounds in self._rounds))
         for _, progress in self._running.values():
             progress.interrupt(Interruption.STOPPING)
         while self._running:  # noqa: ASYNC110 - jobs end in many places
@@ -308,9 +307,10 @@ class JobRunner:
         pending = await self._durable.pending()
         async with self._database.transaction() as session:
             # Later than what is pending: whoever runs that by now has been registered before it began.
-            alive = {worker.id for worker in await jobs.list_workers(session)}
+            workers = await jobs.list_workers(session)
+        alive = {worker.id for worker in workers}
         orphans = [item for item in pending if item.forsaken or item.executor_id not in alive]
-        await self._background.look_around(orphans)
+        await self._background.look_around(orphans, {worker.host for worker in workers})
         await self._service.forget_orphans(orphans)
         await self._begin_again([item for item in orphans if item.forsaken])
         await self._service.forget_ended(self._keep_days)
@@ -356,17 +356,6 @@ class JobRunner:
         row = await repositories.find_conversation(session, job.conversation_id)
         if row is not None:
             row.status, row.error, row.completed_at = ConversationStatus.FAILED, str(error), job.finished_at
-
-
-async def _for_ever(pause_s: Callable[[], float], work: Callable[[], Awaitable[None]]) -> None:
-    while True:
-        try:
-            await work()
-        except AppError as error:
-            logger.warning("%s", error)
-        except Exception:
-            logger.exception("background work failed; it is tried again")
-        await asyncio.sleep(pause_s())
 
 
 class _Suspect(Exception):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from datetime import UTC, datetime
 from typing import Self
 
 from backend.database import uploads
 from backend.database.session import Database
-from backend.errors import AppError, StorageError, UploadInUse
+from backend.errors import StorageError, UploadInUse
+from backend.services.concurrency import Rounds
 from backend.services.storage import StorageService
 from backend.services.uploads import UploadService
 
@@ -32,16 +32,17 @@ class UploadSweeper:
         self._files = storage.growing
         self._database = database
         self._expires_s = expires_s
-        self._running: asyncio.Task[None] | None = None
+        shortest, longest = EVERY_S
+        self._rounds = Rounds(
+            "deleting expired uploads", self.sweep, lambda: min(max(expires_s / 20, shortest), longest)
+        )
 
     async def __aenter__(self) -> Self:
-        self._running = asyncio.create_task(self._run())
+        self._rounds.start()
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.wait([self._running])
+        await self._rounds.stop()
 
     async def sweep(self) -> int:
         """Delete what has expired and what belongs to no upload; returns how much that was.
@@ -50,17 +51,9 @@ class UploadSweeper:
             StorageError: the folder cannot be read.
             DatabaseUnavailable
         """
-        return await self._sweep_expired() + await self._sweep_files()
-
-    async def _run(self) -> None:
-        shortest, longest = EVERY_S
-        while True:
-            try:
-                if swept := await self.sweep():
-                    logger.info("%d expired uploads were deleted", swept)
-            except AppError as error:
-                logger.warning("expired uploads cannot be deleted now: %s", error)
-            await asyncio.sleep(min(max(self._expires_s / 20, shortest), longest))
+        if swept := await self._sweep_expired() + await self._sweep_files():
+            logger.info("%d expired uploads were deleted", swept)
+        return swept
 
     async def _sweep_expired(self) -> int:
         async with self._database.transaction() as session:

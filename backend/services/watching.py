@@ -11,11 +11,12 @@ from backend.database import jobs
 from backend.database.models import Job, JobStatus
 from backend.database.session import Database
 from backend.errors import DatabaseUnavailable
+from backend.services.concurrency import Rounds
 
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.5
-PLACE_EVERY_POLLS = 5
+PLACE_EVERY_LOOKS = 5
 """How often whoever waits for a job that waits itself looks at its place in the queue."""
 
 
@@ -25,24 +26,22 @@ class JobWatch:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._waiting: defaultdict[str, dict[asyncio.Future[None], jobs.Seen]] = defaultdict(dict)
-        self._polling: asyncio.Task[None] | None = None
+        self._looks = 0
+        self._rounds = Rounds("looking at jobs", self._look, lambda: POLL_S)
 
     async def __aenter__(self) -> Self:
+        self._rounds.start()
         return self
 
     async def __aexit__(self, *error: object) -> None:
         for job_id in [*self._waiting]:
             self.wake(job_id)
-        if self._polling is not None:
-            self._polling.cancel()
-            await asyncio.wait([self._polling])
+        await self._rounds.stop()
 
     async def change(self, job: Job) -> None:
         """Return when a job's row may be another one than this."""
         changed = asyncio.get_running_loop().create_future()
         self._waiting[job.id][changed] = jobs.seen(job)
-        if self._polling is None or self._polling.done():
-            self._polling = asyncio.create_task(self._poll())
         try:
             await changed
         finally:
@@ -56,19 +55,18 @@ class JobWatch:
             if not changed.done():
                 changed.set_result(None)
 
-    async def _poll(self) -> None:
-        polls = 0
-        while self._waiting:
-            await asyncio.sleep(POLL_S)
-            polls += 1
-            try:
-                async with self._database.transaction() as session:
-                    found = await jobs.list_seen(session, [*self._waiting])
-            except DatabaseUnavailable as error:
-                logger.warning("whoever waits for a job learns it from the database: %s", error)
-                found = {}
-            for job_id, waiters in [*self._waiting.items()]:
-                now = found.get(job_id)
-                waits = now is not None and now[0] == JobStatus.QUEUED and polls % PLACE_EVERY_POLLS == 0
-                if waits or any(was != now for was in waiters.values()):
-                    self.wake(job_id)
+    async def _look(self) -> None:
+        if not self._waiting:
+            return
+        self._looks += 1
+        try:
+            async with self._database.transaction() as session:
+                found = await jobs.list_seen(session, [*self._waiting])
+        except DatabaseUnavailable as error:
+            logger.warning("whoever waits for a job learns it from the database: %s", error)
+            found = {}
+        for job_id, waiters in [*self._waiting.items()]:
+            now = found.get(job_id)
+            waits = now is not None and now[0] == JobStatus.QUEUED and self._looks % PLACE_EVERY_LOOKS == 0
+            if waits or any(was != now for was in waiters.values()):
+                self.wake(job_id)
