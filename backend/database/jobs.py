@@ -109,6 +109,11 @@ async def update_attempt(session: AsyncSession, job_id: str, attempt: int, value
     return done.rowcount == 1
 
 
+async def ids_of(session: AsyncSession, conversation_id: str) -> Sequence[str]:
+    """Jobs of a conversation, also those that have ended."""
+    return (await session.execute(select(Job.id).where(Job.conversation_id == conversation_id))).scalars().all()
+
+
 async def attempts_of(session: AsyncSession, job_ids: Collection[str]) -> dict[str, tuple[str, int]]:
     """Job id → its status and attempt."""
     query = select(Job.id, Job.status, Job.attempt).where(Job.id.in_(job_ids))

@@ -11,7 +11,7 @@ from typing import Any, cast
 from sqlalchemy import CursorResult, Executable, Select, case, delete, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from backend.database.models import Conversation, Participant, SegmentRow, StoredObjectRow
+from backend.database.models import Conversation, Job, JobStatus, Participant, SegmentRow, StoredObjectRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +107,24 @@ async def list_objects_of(session: AsyncSession, conversation_ids: Collection[st
 async def bury(session: AsyncSession, conversation_id: str, at: datetime) -> bool:
     """Set a conversation's tombstone and erase what was said, by whom and how they sound; its objects stay listed.
 
+    Its jobs are stopped, and keep nothing of what they were given.
+
     Returns:
-        False: there is no such conversation, or it has a tombstone.
+        False: there is no such conversation, or it has a tombstone. Roll back then.
     """
+    # Jobs before conversations, as everywhere, so that no two transactions wait for each other.
+    jobs = update(Job).where(Job.conversation_id == conversation_id.replace("\0", "?"))
+    stopped = {"status": JobStatus.CANCELLED, "worker_id": None, "stage": None, "finished_at": at}
+    await session.execute(jobs.where(Job.status.in_((JobStatus.QUEUED, JobStatus.RUNNING))).values(**stopped))
+    scrubbed: dict[str, object] = {
+        "filename": "",
+        "content_type": None,
+        "sha256": "",
+        "recording": None,
+        "options": {},
+        "error": None,
+    }
+    await session.execute(jobs.values(**scrubbed, idempotency_key=None))
     alive = (Conversation.id == conversation_id.replace("\0", "?"), Conversation.deleted_at.is_(None))
     erased = {"deleted_at": at, "transcript": None, "title": None}
     if not await _change(session, update(Conversation).where(*alive).values(erased)):

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from backend.database import objects
+from backend.database import jobs, objects
 from backend.database.models import StoredObjectRow
 from backend.database.repositories import list_objects
 from backend.database.session import Database
@@ -78,6 +78,12 @@ class DeleteService:
         async with self._database.transaction() as session:
             if not await objects.bury(session, conversation_id, datetime.now(UTC)):
                 raise NotFound(f"There is no conversation {conversation_id!r}.")
+            job_ids = await jobs.ids_of(session, conversation_id)
+        for job_id in job_ids:
+            try:
+                await self._storage.kept.remove(job_id)
+            except StorageError as error:
+                logger.warning("%s waits for the next sweep of the spool: %s", job_id, error)
         deletion = await self._finish(conversation_id, {})
         if not deletion.complete:
             logger.warning(

@@ -20,6 +20,7 @@ from backend.engines.base import Progress, TranscribeOptions
 from backend.engines.lazy import Lazy
 from backend.engines.scripted import ScriptedTranscriber
 from backend.services.speech import SpeechPipeline
+from backend.services.watching import POLL_S
 from backend.wiring import Services
 from tests.conftest import HEARD, api, scripted_speech
 from tests.media import tone, write
@@ -263,7 +264,9 @@ async def test_events_tell_the_states_of_a_job_up_to_its_end(
     client, _ = stepped
     job_id = await start(client, recording)
     following = asyncio.create_task(events_of(client, job_id))
-    await asyncio.sleep(1.5)
+    while not (await client.get(f"/jobs/{job_id}")).json()["progress"]:
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(3 * POLL_S)
     engine.go.set()
     events = await following
     names = [name for name, _, _ in events]
@@ -367,3 +370,19 @@ async def test_checkpoints_of_ended_jobs_are_forgotten(
     await asyncio.sleep(0.3)
     await services.jobs.forget_ended(keep_days=1)
     assert await services.durable.states([job_id]) == {}
+
+
+async def test_the_delete_of_a_conversation_stops_its_job_and_leaves_nothing_of_the_recording(
+    stepped: tuple[httpx.AsyncClient, Services], recording: Path, stored_files: Files
+) -> None:
+    client, services = stepped
+    job = (await send(client, recording, "?async=true", **{"Idempotency-Key": "monday"})).json()
+    while not (await client.get(f"/jobs/{job['id']}")).json()["progress"]:
+        await asyncio.sleep(0.05)
+    assert (await client.delete(f"/conversations/{job['conversation_id']}")).status_code == 204
+    while services.runner.running:
+        await asyncio.sleep(0.05)
+    left = (await client.get(f"/jobs/{job['id']}")).json()
+    assert (left["status"], left["filename"], left["error"]) == ("cancelled", "", None)
+    assert stored_files() == []
+    assert (await send(client, recording, "?async=true", **{"Idempotency-Key": "monday"})).status_code == 202
