@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import os
 import random
 import shutil
@@ -22,6 +23,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,17 +69,13 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="chaos-", dir=options.folder))
     folder.chmod(0o755)  # PostgreSQL runs as another user if we are root
     findings = Findings()
-    try:
-        {"server": kill_server, "fleet": kill_workers, "throughput": compare_fleets}[options.what](
-            options, folder, findings
-        )
-    finally:
-        if findings.wrong or options.keep:
-            print(f"what there was is in {folder}")
-        else:
-            shutil.rmtree(folder)
+    print(f"in {folder}", flush=True)
+    run = {"server": kill_server, "fleet": kill_workers, "throughput": compare_fleets}[options.what]
+    run(options, folder, findings)
     if findings.wrong:
-        sys.exit(f"{len(findings.wrong)} things are wrong")
+        sys.exit(f"{len(findings.wrong)} things are wrong; what there was is still there")
+    if not options.keep:
+        shutil.rmtree(folder)
 
 
 def kill_server(options: argparse.Namespace, folder: Path, findings: Findings) -> None:
@@ -131,43 +129,49 @@ def known_of(
 
 
 def kill_workers(options: argparse.Namespace, folder: Path, findings: Findings) -> None:
-    """While three workers go through a queue, a random one is killed every few seconds and another one hired."""
+    """While workers go through a queue, a random one is killed every few seconds and another one hired."""
     chance = random.Random(options.seed)
+    recordings = make_recordings(folder, options, chance)
     with postgres(folder / "postgres") as url, ExitStack() as stack:
         server = stack.enter_context(serving(folder, WORKERS="none", DATABASE_URL=url))
         settings = {"DATABASE_URL": url, "UPLOAD_DIR": str(folder / "uploads"), "THREADS": str(options.threads)}
+        hiring = stack.enter_context(ThreadPoolExecutor(1))
+        numbers = itertools.count()
         hired: list[WorkerProcess] = []
 
         def hire() -> None:
-            hired.append(
-                stack.enter_context(working(folder / f"worker{len(hired)}", doomed(WORK, "never"), **settings))
-            )
+            place = folder / f"worker{next(numbers)}"
+            hired.append(stack.enter_context(working(place, doomed(WORK, "never"), **settings)))
 
         for _ in range(options.workers):
             hire()
         began = time.monotonic()
-        accepted = [
-            send(server, speech(folder / "speech.wav", chance.uniform(*options.seconds)))
-            for _ in range(options.recordings)
-        ]
+        accepted = [send(server, recording) for recording in recordings]
         kills, next_kill = 0, began + options.every_s
         while count(server, "completed") + count(server, "failed") < options.recordings:
-            if time.monotonic() >= next_kill:
-                victim = chance.choice([worker for worker in hired if worker.process.poll() is None])
+            alive = [worker for worker in hired if worker.process.poll() is None]
+            if time.monotonic() >= next_kill and alive:
+                victim = chance.choice(alive)
                 victim.process.kill()
                 victim.process.wait()
-                kills, next_kill = kills + 1, time.monotonic() + options.every_s
-                hire()
+                hiring.submit(hire)
+                kills, next_kill = kills + 1, next_kill + options.every_s
             time.sleep(0.2)
             if time.monotonic() - began > options.recordings * PATIENCE_S:
                 break
         took_s = time.monotonic() - began
+        hiring.shutdown()
         check(server, [job for job in accepted if job], findings, options.recordings)
         attempts = Counter(job_of(server, job["id"])["attempts"] for job in accepted if job)
-        ran = sum((Counter(calls_in(worker.folder)) for worker in hired), Counter())
+        ran = sum((Counter(calls_in(place)) for place in folder.glob("worker*")), Counter())
         verify(folder, findings, DATABASE_URL=url)
     print(f"{options.recordings} recordings, {kills} workers killed, all there after {took_s:.0f} s")
     print(f"attempts: {dict(sorted(attempts.items()))}; engines ran: {dict(ran)}")
+
+
+def make_recordings(folder: Path, options: argparse.Namespace, chance: random.Random) -> list[Path]:
+    lengths = [chance.uniform(*options.seconds) for _ in range(options.recordings)]
+    return [speech(folder / f"speech{number}.wav", seconds) for number, seconds in enumerate(lengths)]
 
 
 def compare_fleets(options: argparse.Namespace, folder: Path, findings: Findings) -> None:
@@ -177,22 +181,19 @@ def compare_fleets(options: argparse.Namespace, folder: Path, findings: Findings
         place = folder / str(workers)
         place.mkdir()
         place.chmod(0o755)
-        chance = random.Random(options.seed)
+        recordings = make_recordings(place, options, random.Random(options.seed))
         with postgres(place / "postgres") as url, ExitStack() as stack:
             server = stack.enter_context(serving(place, WORKERS="none", DATABASE_URL=url))
             settings = {"DATABASE_URL": url, "UPLOAD_DIR": str(place / "uploads"), "THREADS": str(options.threads)}
-            lengths = [chance.uniform(*options.seconds) for _ in range(options.recordings)]
-            accepted = [send(server, speech(place / "speech.wav", seconds)) for seconds in lengths]
-            hired = [place / f"worker{number}" for number in range(workers)]
-            for name in hired:
-                stack.enter_context(working(name, doomed(WORK, "never"), **settings))
-            first = count(server, "completed")
+            for number in range(workers):
+                stack.enter_context(working(place / f"worker{number}", doomed(WORK, "never"), **settings))
             began = time.monotonic()
+            accepted = [send(server, recording) for recording in recordings]
             while count(server, "completed") + count(server, "failed") < options.recordings:
                 time.sleep(0.1)
             took_s = time.monotonic() - began
             check(server, [job for job in accepted if job], findings, options.recordings)
-            done = options.recordings - first
+            done = options.recordings
             rows.append((workers, options.threads, done, f"{took_s:.1f}", f"{60 * done / took_s:.1f}"))
     print(table(("workers", "threads each", "recordings", "seconds", "a minute"), rows, left=0))
 

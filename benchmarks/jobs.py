@@ -40,7 +40,7 @@ from backend.services.runner import ALL_QUEUES
 from backend.services.speech import DirectSteps
 from backend.services.storage import StorageConfig
 from backend.wiring import Services, open_services
-from benchmarks.report import describe, machine, table
+from benchmarks.report import UNKNOWN, describe, machine, table
 from tests.conftest import scripted_speech
 from tests.media import tone, write
 
@@ -87,16 +87,19 @@ def measure_overhead(options: argparse.Namespace, folder: Path, databases: dict[
                 taken_ms: dict[str, list[float]] = {}
                 for way, run in ways.items():
                     await run()
-                    used_s = time.process_time()
+                    used_s, made = time.process_time(), transactions(url)
                     taken_ms[way] = [await timed(run) for _ in range(options.jobs)]
                     taken_ms[f"{way} cpu"] = [1000 * (time.process_time() - used_s) / options.jobs]
+                    taken_ms[f"{way} transactions"] = [(transactions(url) - made) / options.jobs]
                 return taken_ms
 
         found = {way: statistics.median(taken) for way, taken in asyncio.run(measure()).items()}
         for way in ("direct", "durable", "queued"):
             more = found[way] - found["direct"]
-            rows.append((name, way, f"{found[way]:.1f}", f"{found[f'{way} cpu']:.1f}", f"{more:.1f}"))
-    print(table(("database", "way", "ms a job", "of this process's CPU", "more than direct"), rows, left=2))
+            made = f"{found[f'{way} transactions']:.0f}" if name == "PostgreSQL" else UNKNOWN
+            rows.append((name, way, f"{found[way]:.1f}", f"{found[f'{way} cpu']:.1f}", f"{more:.1f}", made))
+    head = ("database", "way", "ms a job", "of this process's CPU", "more than direct", "transactions")
+    print(table(head, rows, left=2))
 
 
 def measure_throughput(options: argparse.Namespace, folder: Path, databases: dict[str, str]) -> None:
@@ -183,13 +186,16 @@ def measure_idle(options: argparse.Namespace, folder: Path, databases: dict[str,
             per_s = (transactions(url) - before) / options.seconds
             share = 100 * (cpu_s(server) - cpu_before) / options.seconds
             own = sum(cpu_s(psutil.Process(worker.pid)) for worker in workers) - own_before
+            connections = count_connections(url) / processes
         finally:
             for worker in workers:
                 worker.terminate()
             for worker in workers:
                 worker.wait()
-        rows.append((processes, f"{per_s:.0f}", f"{share:.1f}", f"{100 * own / options.seconds / processes:.1f}"))
-    print(table(("workers", "transactions a second", "PostgreSQL, % of a core", "a worker, % of a core"), rows, left=0))
+        each = 100 * own / options.seconds / processes
+        rows.append((processes, f"{per_s:.0f}", f"{share:.1f}", f"{each:.1f}", f"{connections:.1f}"))
+    head = ("workers", "transactions a second", "PostgreSQL, % of a core", "a worker, % of a core", "connections each")
+    print(table(head, rows, left=0))
 
 
 def measure_watching(options: argparse.Namespace, folder: Path, databases: dict[str, str]) -> None:
@@ -336,9 +342,19 @@ def wait_for_first(url: str) -> tuple[int, float]:
 
 
 def transactions(url: str) -> int:
+    """How many PostgreSQL has made so far; 0 for SQLite, which does not count them."""
+    if not url.startswith("postgresql"):
+        return 0
     with psycopg.connect(url) as connection:
         connection.execute("SELECT pg_stat_clear_snapshot()")
         found = connection.execute("SELECT sum(xact_commit + xact_rollback) FROM pg_stat_database").fetchone()
+    return int(found[0]) if found else 0
+
+
+def count_connections(url: str) -> int:
+    """But for the one that asks."""
+    with psycopg.connect(url) as connection:
+        found = connection.execute("SELECT count(*) - 1 FROM pg_stat_activity WHERE datname IS NOT NULL").fetchone()
     return int(found[0]) if found else 0
 
 

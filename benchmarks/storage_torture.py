@@ -20,6 +20,7 @@ import itertools
 import os
 import random
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -41,6 +42,7 @@ from benchmarks.torture.world import World
 from tests.servers import S3Server, running_swift, swift_venv
 
 ROUNDS_PER_WORLD = 40
+TOLD = 20
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Plan:
 
 def main() -> None:
     options = parsed_options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # disks are unmounted then, too
     print(f"{describe(machine())}; seed {options.seed}", flush=True)
     with scratch(options.folder) as folder, servers(options, folder) as running:
         began = time.monotonic()
@@ -175,6 +178,7 @@ async def run_world(
     except Exception:
         world.tally.complain("broken", traceback.format_exc())
     finally:
+        world.count()
         say(plan, world.tally, time.monotonic() - begun)
         keep = options.keep and world.tally.bad
         if keep:
@@ -203,8 +207,10 @@ def say(plan: Plan, tally: Tally, seconds: float) -> None:
         f"{tally.power_losses} power losses, {tally.accepted} accepted, {tally.orphans} orphans: {found}",
         flush=True,
     )
-    for text in tally.complaints:
+    for text in tally.complaints[:TOLD]:
         print(f"  {text}", flush=True)
+    if len(tally.complaints) > TOLD:
+        print(f"  and {len(tally.complaints) - TOLD} more", flush=True)
 
 
 def report(tallies: dict[str, Tally], seconds: float) -> None:

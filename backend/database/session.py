@@ -79,11 +79,17 @@ class Database:
             DatabaseUnavailable
         """
         if self._mark is None:
+            self._mark = hashlib.sha256(repr(await self._identity()).encode()).hexdigest()[:8]
+        return self._mark
+
+    async def _identity(self) -> list[object]:
+        url = self.engine.url
+        try:
             async with self.transaction() as session:
                 known = (await session.execute(text(IDENTITY[self.kind]))).one()
-            parts = [*known, *_file_identity(known[0])] if self.kind == "sqlite" else [*known]
-            self._mark = hashlib.sha256(repr(parts).encode()).hexdigest()[:8]
-        return self._mark
+        except ProgrammingError:  # a relative of PostgreSQL's, or one that tells nobody
+            return [url.host, url.port, url.database]
+        return [*known, *_file_identity(known[0])] if self.kind == "sqlite" else [*known]
 
     async def close(self) -> None:
         await self.engine.dispose()

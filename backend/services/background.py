@@ -70,11 +70,12 @@ class Background:
         """Send a message now, and again later for as long as it fails."""
         await self._durable.enqueue(DELIVER, f"{delivery_id}:0:{time.time_ns()}", WEBHOOKS)
 
-    async def look_around(self, orphans: Collection[Pending]) -> None:
+    async def look_around(self, orphans: Collection[Pending], hosts: Collection[str]) -> None:
         """Start what is due, and what dead processes were at.
 
         Args:
             orphans: workflows whose process has died.
+            hosts: machines with a process that lives.
         """
         for orphan in orphans:
             if orphan.workflow in (DELIVER, DRAIN, DELETE) and orphan.queue:
@@ -91,6 +92,8 @@ class Background:
         if time.monotonic() - self._deletes_at > DELETES_EVERY_S:
             self._deletes_at = time.monotonic()
             await self._once(DELETE)
+            # Machines come and go, and every process reads the list of queues each second.
+            await self._durable.forget_queues(f"{STORAGE}-", [f"{STORAGE}-{host}" for host in hosts])
 
     async def _once(self, workflow: str) -> None:
         """Queue a workflow unless one of its name waits or runs anywhere."""

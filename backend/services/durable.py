@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Workflow = Callable[[str], Coroutine[Any, Any, None]]
 
+CONNECTIONS = 5
+"""To PostgreSQL, one of them to hear of news. Few, because every worker has them and servers allow some hundred."""
 CONNECT_TIMEOUT_S = 10
 OUTCOMES_WITHIN_S = 3.0
 FORSAKEN_AFTER_S = 10.0
@@ -127,7 +129,7 @@ class DurableEngine:
             "application_version": self.version,
             "console_log_level": "ERROR",
             "log_level": "ERROR",
-            "sys_db_pool_size": 10,
+            "sys_db_pool_size": CONNECTIONS,
         }
         if self._url.startswith("sqlite"):
             await anyio.to_thread.run_sync(_use_wal, self._url)
@@ -162,6 +164,14 @@ class DurableEngine:
             if queue is not None:
                 await queue.set_polling_interval_sec_async(wanted)
                 self._paced[name] = wanted
+
+    async def forget_queues(self, prefix: str, wanted: Collection[str]) -> None:
+        """Strike queues off the list whose names begin like this, but for some; what waits in them stays there."""
+        from dbos import DBOS
+
+        for queue in await DBOS.list_queues_async():
+            if queue.name.startswith(prefix) and queue.name not in wanted:
+                await DBOS.delete_queue_async(queue.name)
 
     async def stop(self) -> None:
         """Stop taking work and close; what still runs stays PENDING for another process to resume."""

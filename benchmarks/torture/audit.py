@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,11 +34,6 @@ async def audit(world: World) -> None:
     _check_rows(world, rows, stock)
     _check_deleted(world, rows, stock)
     await _check_repair(world, rows, stock)
-    for outcome in Outcome:
-        count = sum(sent.outcome == outcome for sent in world.sent)
-        setattr(world.tally, outcome.value, getattr(world.tally, outcome.value) + count)
-    world.tally.answers.update((sent.fault, str(sent.status or "none")) for sent in world.sent)
-    world.tally.deleted += sum(sent.deleted for sent in world.sent)
 
 
 class Stock:
@@ -46,7 +42,7 @@ class Stock:
     Attributes:
         sizes: locator → size of every object where recordings belong.
         spool: files of uploads and of recordings that wait.
-        unfinished: keys of uploads in parts.
+        unfinished: locators of uploads in parts, as often as there are such uploads.
     """
 
     def __init__(self, sizes: dict[str, int], spool: set[str], unfinished: list[str]) -> None:
@@ -70,7 +66,7 @@ class Stock:
         if world.bucket:
             kept = {key: size for key, size in world.bucket.keys().items() if key.startswith(KEPT_PREFIXES)}
             sizes |= {f"s3://{world.bucket.name}/{key}": size for key, size in kept.items()}
-            unfinished = world.bucket.unfinished()
+            unfinished = [f"s3://{world.bucket.name}/{key}" for key in world.bucket.unfinished()]
         return cls(sizes, spool, unfinished)
 
 
@@ -132,7 +128,7 @@ async def _check_repair(world: World, rows: Rows, stock: Stock) -> None:
     needed = {f"kept/{job.id}" for job in rows.jobs.values() if job.recording == job.id}
     orphans |= stock.spool - needed
     world.tally.orphans += len(orphans) + len(stock.unfinished)
-    with _one_wrong_bit(world, rows) as damaged:
+    with _one_wrong_bit(world, rows, stock) as damaged:
         status, report = await world.aperta("storage", "verify", "--deep", *AT_ONCE)
     _compare(world, report, orphans, stock.unfinished, damaged)
     status, report = await world.aperta("storage", "repair", "--apply", *AT_ONCE)
@@ -143,25 +139,33 @@ async def _check_repair(world: World, rows: Rows, stock: Stock) -> None:
         world.tally.complain("orphans_left", f"verify after repair ended with {status}: {_brief(report)}")
     left = await Stock.of(world)
     rows = await world.rows()
-    for locator in left.sizes.keys() - rows.locators:
+    for locator in [*(left.sizes.keys() - rows.locators), *left.unfinished]:
         world.tally.complain("orphans_left", locator)
 
 
 def _compare(world: World, report: Any, orphans: set[str], unfinished: list[str], damaged: str | None) -> None:
-    found = {item["locator"]: item["kind"] for item in report["findings"]}
+    found = Counter((item["kind"], item["locator"]) for item in report["findings"])
     for locator in orphans:
-        kind = found.pop(locator, None)
-        if kind not in ("orphan", "stale_spool_file") and not _was_swept(world, locator):
+        if not _strike(found, ("orphan", locator), ("stale_spool_file", locator)) and not _was_swept(world, locator):
             world.tally.complain("orphans_missed", locator)
-    for key in unfinished:
-        if found.pop(f"s3://{world.bucket.name if world.bucket else ''}/{key}", None) != "unfinished_upload":
-            world.tally.complain("orphans_missed", f"unfinished upload of {key}")
+    for locator in unfinished:
+        if not _strike(found, ("unfinished_upload", locator)):
+            world.tally.complain("orphans_missed", f"unfinished upload of {locator}")
     if damaged:
         world.tally.flips += 1
-        if found.pop(damaged, None) != "corrupt":
+        if not _strike(found, ("corrupt", damaged)):
             world.tally.complain("flips_missed", f"verify --deep passes over {damaged}: {_brief(report)}")
-    for locator, kind in found.items():
+    for kind, locator in found.elements():
         world.tally.complaints.append(f"note: verify says {kind} of {locator}")
+
+
+def _strike(found: Counter[tuple[str, str]], *wanted: tuple[str, str]) -> bool:
+    """Take one of these from what was found; whether there was one."""
+    for item in wanted:
+        if found[item]:
+            found[item] -= 1
+            return True
+    return False
 
 
 def _was_swept(world: World, name: str) -> bool:
@@ -170,9 +174,12 @@ def _was_swept(world: World, name: str) -> bool:
 
 
 @contextlib.contextmanager
-def _one_wrong_bit(world: World, rows: Rows) -> Iterator[str | None]:
+def _one_wrong_bit(world: World, rows: Rows, stock: Stock) -> Iterator[str | None]:
     """Flip one bit of a local file while verify looks; None where no file is local."""
-    items = [item for held in rows.objects.values() for item in held if item.store == "local"]
+    items = [
+        item for held in rows.objects.values() for item in held if stock.sizes.get(item.locator) == item.size_bytes
+    ]
+    items = [item for item in items if item.store == "local"]
     if not items:
         yield None
         return

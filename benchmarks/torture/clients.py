@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -107,6 +108,15 @@ class Clients:
             answer = await self._http.post(path, json=body or {})
             return answer.json() if answer.is_success else None
         return None
+
+    def count(self) -> None:
+        """Put what came of the uploads into the tally."""
+        outcomes = Counter(sent.outcome for sent in self.sent)
+        self.tally.accepted += outcomes[Outcome.ACCEPTED]
+        self.tally.refused += outcomes[Outcome.REFUSED]
+        self.tally.unknown += outcomes[Outcome.UNKNOWN]
+        self.tally.deleted += sum(sent.deleted for sent in self.sent)
+        self.tally.answers.update((sent.fault, str(sent.status or "none")) for sent in self.sent)
 
     def some(self, count: int, wanted: Callable[[Sent], bool] = lambda sent: sent.readable) -> list[Sent]:
         found = [sent for sent in self.sent if wanted(sent)]

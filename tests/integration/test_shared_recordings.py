@@ -1,0 +1,251 @@
+"""Recordings that are stored on arrival, for workers that do not see the server's disk."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+import sqlalchemy as sa
+
+from backend.config import Settings
+from backend.database.migrate import migrate
+from backend.database.models import Conversation, Job, StoredObjectRow
+from backend.database.session import Database
+from backend.errors import ObjectMissing, ProcessingFailed, StorageUnavailable
+from backend.main import create_app
+from backend.services import recordings
+from backend.services.processing import object_row
+from backend.services.recordings import OutOfReach, Recordings
+from backend.services.runner import ALL_QUEUES
+from backend.services.speech import SpeechPipeline
+from backend.services.storage import StorageConfig, StorageService
+from backend.services.storage.memory import MemoryStore
+from backend.wiring import open_services
+from tests.conftest import scripted_speech
+from tests.media import tone, write
+
+pytestmark = pytest.mark.anyio
+
+Files = Callable[[], list[str]]
+
+
+@asynccontextmanager
+async def sharing(
+    settings: Settings, speech: SpeechPipeline | None = None, *, works: bool = True
+) -> AsyncIterator[httpx.AsyncClient]:
+    """An API that stores what it accepts; the same process may work as well."""
+    settings = settings.model_copy(update={"workers": "none"})
+    app = create_app(settings)
+    listen = ALL_QUEUES if works else ("storage",)
+    async with open_services(settings, speech=speech or scripted_speech(), listen=listen) as services:
+        app.state.services = services
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://aperta") as client:
+            yield client
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    return write(tmp_path / "meeting.wav", tone(2.0))
+
+
+async def send(client: httpx.AsyncClient, path: Path, query: str = "", **headers: str) -> httpx.Response:
+    files = {"file": (path.name, path.read_bytes(), "audio/wav")}
+    return await client.post(f"/audio/process{query}", files=files, headers=headers)
+
+
+async def test_an_accepted_recording_is_an_object_before_anybody_works_on_it(
+    settings: Settings, recording: Path, stored_files: Files
+) -> None:
+    async with sharing(settings, works=False) as client:
+        job = (await send(client, recording, "?async=true")).json()
+        detail = (await client.get(f"/conversations/{job['conversation_id']}")).json()
+        assert detail["status"] == "processing" and [item["kind"] for item in detail["objects"]] == ["audio"]
+        assert detail["recording_url"] == detail["objects"][0]["locator"]
+        audio = await client.get(f"/conversations/{job['conversation_id']}/audio")
+        assert audio.content == recording.read_bytes()
+        [file] = stored_files()
+        assert file.endswith("/meeting.wav") and ".spool" not in file
+
+
+async def test_it_is_processed_from_there_and_stays_there(
+    settings: Settings, recording: Path, stored_files: Files
+) -> None:
+    async with sharing(settings) as client:
+        answer = (await send(client, recording)).json()
+        assert answer["transcript"]["speaker_count"] == 2
+        detail = (await client.get(f"/conversations/{answer['conversation_id']}")).json()
+        assert sorted(item["kind"] for item in detail["objects"]) == ["audio", "metadata", "transcript"]
+        assert len(stored_files()) == 3
+
+
+async def test_one_of_several_requests_with_one_key_stores_it(
+    settings: Settings, recording: Path, stored_files: Files
+) -> None:
+    async with sharing(settings) as client:
+        answers = await asyncio.gather(*(send(client, recording, **{"Idempotency-Key": "x"}) for _ in range(4)))
+        assert len({answer.json()["conversation_id"] for answer in answers}) == 1
+        assert len(stored_files()) == 3
+
+
+async def test_a_cancelled_job_takes_its_recording_with_it(
+    settings: Settings, recording: Path, stored_files: Files
+) -> None:
+    async with sharing(settings, works=False) as client:
+        job = (await send(client, recording, "?async=true")).json()
+        assert (await client.delete(f"/jobs/{job['id']}")).status_code == 200
+        assert stored_files() == []
+
+
+async def test_a_refused_recording_leaves_nothing(settings: Settings, recording: Path, stored_files: Files) -> None:
+    async with sharing(settings, scripted_speech(max_s=1)) as client:
+        assert (await send(client, recording)).status_code == 413
+        assert stored_files() == [] and (await client.get("/conversations")).json()["total"] == 0
+
+
+async def test_a_recording_that_an_engine_broke_on_is_kept_and_can_be_tried_again(
+    settings: Settings, recording: Path, stored_files: Files
+) -> None:
+    async with sharing(settings, scripted_speech(heard=RuntimeError("out of memory"))) as client:
+        failed = await send(client, recording)
+        assert failed.status_code == 500 and "out of memory" in failed.json()["detail"]
+        assert [Path(file).suffix for file in stored_files()] == [".wav", ".json"]
+        [job] = (await client.get("/jobs?status=failed")).json()["jobs"]
+    async with sharing(settings) as client:
+        assert (await client.post(f"/jobs/{job['id']}/retry")).status_code == 202
+        end = asyncio.get_running_loop().time() + 20
+        while (await client.get(f"/jobs/{job['id']}")).json()["status"] != "completed":
+            assert asyncio.get_running_loop().time() < end
+            await asyncio.sleep(0.05)
+        assert len(stored_files()) == 3
+
+
+SOUND = b"sound"
+
+
+class Town:
+    """A bucket, a server's disk and another machine's, and one job whose recording the server stored."""
+
+    def __init__(self, tmp_path: Path, database: Database) -> None:
+        self.bucket = MemoryStore("s3")
+        self.database = database
+        here, there = (str(tmp_path / name) for name in ("server", "worker"))
+        self.server = StorageService(StorageConfig(upload_dir=here), primary=self.bucket, fallback=disk(here))
+        self.worker = StorageService(StorageConfig(upload_dir=there), primary=self.bucket, fallback=disk(there))
+
+    async def accept(self) -> Job:
+        stored = await self.server.save_audio_file(SOUND, "conv_1", "a.wav")
+        now = datetime.now(UTC)
+        conversation = Conversation(id="conv_1", status="processing", filename="a.wav", created_at=now)
+        job = Job(
+            id="job_1",
+            conversation_id="conv_1",
+            queue="asr",
+            filename="a.wav",
+            size_bytes=len(SOUND),
+            sha256=hashlib.sha256(SOUND).hexdigest(),
+            recording=stored.locator,
+            options={},
+            created_at=now,
+        )
+        async with self.database.transaction() as session:
+            session.add_all((conversation, job))
+            await session.flush()
+            session.add(object_row("conv_1", stored, now))
+        return job
+
+    async def read(self, job: Job) -> bytes:
+        async with Recordings(self.worker, self.database).open(job, lambda: None) as spooled:
+            return spooled.path.read_bytes()
+
+    async def change_row(self, **values: object) -> None:
+        async with self.database.transaction() as session:
+            await session.execute(sa.update(StoredObjectRow).values(**values))
+
+
+def disk(folder: str) -> object:
+    from backend.services.storage.local import LocalStore
+    from backend.services.storage.threads import ThreadLane
+
+    return LocalStore(folder, ThreadLane("disk", 2))
+
+
+@pytest.fixture
+async def town(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Town]:
+    monkeypatch.setattr(recordings, "ASK_AGAIN_AFTER_S", 0.05)
+    await migrate(settings.database_url)
+    database = Database(settings.database_url)
+    found = Town(tmp_path, database)
+    yield found
+    await found.server.close()
+    await found.worker.close()
+    await database.close()
+
+
+async def test_a_worker_fetches_a_recording_from_the_bucket(town: Town) -> None:
+    assert await town.read(await town.accept()) == SOUND
+
+
+async def test_a_worker_waits_for_a_bucket_that_is_away(town: Town) -> None:
+    job = await town.accept()
+    town.bucket.failure = StorageUnavailable("away")
+    reading = asyncio.create_task(town.read(job))
+    await asyncio.sleep(0.3)
+    assert not reading.done()
+    town.bucket.failure = None
+    assert await reading == SOUND
+
+
+async def test_whoever_waits_can_be_stopped(town: Town) -> None:
+    job = await town.accept()
+    town.bucket.failure = StorageUnavailable("away")
+
+    def check() -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        async with Recordings(town.worker, town.database).open(job, check):
+            pass
+
+
+async def test_a_worker_waits_until_what_was_saved_in_an_outage_has_moved(town: Town) -> None:
+    town.bucket.failure = StorageUnavailable("away")
+    job = await town.accept()
+    town.bucket.failure = None
+    reading = asyncio.create_task(town.read(job))
+    await asyncio.sleep(0.3)
+    assert not reading.done()
+    moved = town.bucket.locator("audio", "conv_1/2026/01/15/a.wav")
+    town.bucket.objects[moved] = SOUND
+    await town.change_row(store="s3", locator=moved)
+    assert await reading == SOUND
+
+
+async def test_a_recording_that_will_not_move_is_out_of_reach(town: Town) -> None:
+    town.bucket.failure = StorageUnavailable("away")
+    job = await town.accept()
+    await town.change_row(parked="refused")
+    with pytest.raises(OutOfReach, match="shared UPLOAD_DIR, or S3"):
+        await town.read(job)
+
+
+async def test_a_recording_that_is_gone_is_out_of_reach(town: Town) -> None:
+    job = await town.accept()
+    town.bucket.objects.clear()
+    with pytest.raises(OutOfReach) as raised:
+        await town.read(job)
+    assert isinstance(raised.value.__cause__, ObjectMissing)
+
+
+async def test_a_recording_that_was_changed_is_not_processed(town: Town) -> None:
+    job = await town.accept()
+    [locator] = town.bucket.objects
+    town.bucket.objects[locator] = b"noise"
+    with pytest.raises(ProcessingFailed, match="damaged"):
+        await town.read(job)
