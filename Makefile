@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+# Processes that share the tests; each starts an S3 server and a PostgreSQL of its own. 0: one, which a debugger can stop.
+TESTERS ?= 2
 RECORDINGS ?= samples/meeting.flac
 
 SOURCES := backend tests benchmarks samples scripts alembic
@@ -21,7 +23,7 @@ run: .venv/.installed ## Install if needed, migrate the database, serve on http:
 	@exec .venv/bin/aperta serve
 
 test: .venv/.installed-dev .venv-swift/.installed ## Run the tests (PYTEST_ARGS="-k name" to choose)
-	.venv/bin/python -m pytest $(PYTEST_ARGS)
+	.venv/bin/python -m pytest -n $(TESTERS) --dist loadfile $(PYTEST_ARGS)
 
 test-servers: .venv-swift/.installed ## Install the S3 server that the tests start (OpenStack Swift)
 

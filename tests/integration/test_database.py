@@ -134,6 +134,10 @@ async def test_a_file_that_is_damaged_while_it_is_used_is_a_503(settings: Settin
     async with api(settings) as (client, services):
         async with services.database.transaction() as session:
             await session.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))
+        pool = services.database.engine.sync_engine.pool
+        assert isinstance(pool, QueuePool)
+        while pool.checkedout():  # what is in use now would not be closed
+            await asyncio.sleep(0.01)
         await services.database.engine.dispose()
         rows = tmp_path / "rows.db"
         page_bytes = 4096
