@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+from dotenv import dotenv_values
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -19,6 +22,8 @@ from backend.services.logs import LogFormat, log_handler
 from backend.services.outbound import parse_url
 from backend.services.storage import StorageConfig
 from backend.services.webhooks import read_secrets
+
+logger = logging.getLogger(__name__)
 
 GIB = 1024**3
 Device = Literal["auto", "cpu", "cuda"]
@@ -157,6 +162,34 @@ def describe_invalid_settings(error: ValidationError, shown: Callable[[str], str
     """One sentence per setting that cannot be used, under the name it has in the environment, or as `shown` says."""
     found = ((item["loc"], item["msg"].removeprefix("Value error, ")) for item in error.errors())
     return "; ".join(f"{shown(str(place[0]))}: {message}" if place else message for place, message in found)
+
+
+def read_settings() -> Settings:
+    """The settings of this environment; logging follows them from now on.
+
+    Raises:
+        ValidationError: `describe_invalid_settings` tells it to people.
+        InvalidInput: `.env` cannot be read.
+    """
+    settings = Settings()
+    set_up_logging(settings)
+    for sentence in describe_misspelt_settings({**dotenv_values(".env"), **os.environ}):
+        logger.warning("%s", sentence)
+    return settings
+
+
+def describe_misspelt_settings(given: Mapping[str, str | None]) -> list[str]:
+    """One sentence per variable that is nearly the name of a setting of S3: recordings would stay on the disk.
+
+    Nothing of others: they may mean other programs.
+    """
+    known = [name.upper() for name in StorageConfig.model_fields]
+    found = []
+    for name in sorted(name for name, value in given.items() if value and name.upper().startswith("S3_")):
+        like = get_close_matches(name.upper(), known, 1, cutoff=0.75)
+        if like and like[0] != name.upper():
+            found.append(f"{name} is no setting of Aperta's and does nothing. Did you mean {like[0]}?")
+    return found
 
 
 def set_up_logging(settings: Settings) -> None:

@@ -30,7 +30,7 @@ from backend.api.limits import add_body_limits
 from backend.api.problems import add_problem_handlers
 from backend.api.request_ids import add_request_ids
 from backend.api.routes import audio, conversations, deliveries, health, jobs, pages, people, storage, uploads
-from backend.config import Settings, describe_invalid_settings, set_up_logging
+from backend.config import Settings, describe_invalid_settings, read_settings
 from backend.errors import AppError
 from backend.wiring import Services, open_services
 
@@ -172,9 +172,7 @@ def _in_url(host: str) -> str:
 def run() -> None:
     """Serve with settings from the environment; a failed start ends the process with one sentence."""
     try:
-        settings = Settings()
-        set_up_logging(settings)
-        serve(settings)
+        serve(read_settings())
     except (AppError, OSError) as error:
         sys.exit(f"Aperta cannot start: {error}")
     except ValidationError as error:

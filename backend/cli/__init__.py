@@ -21,8 +21,8 @@ from rich.table import Table
 
 from backend import __version__
 from backend.cli.custody import storage
-from backend.cli.plainly import plain_errors, read_settings
-from backend.config import Settings, describe_invalid_settings
+from backend.cli.plainly import plain_errors
+from backend.config import Settings, describe_invalid_settings, read_settings
 from backend.errors import AppError
 from backend.services.speech import Channels, StageProgress
 

@@ -20,8 +20,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from backend.cli import custody_reports as reports
-from backend.cli.plainly import plain_errors, read_settings
+from backend.cli.plainly import plain_errors
 from backend.cli.storage import storage
+from backend.config import read_settings
 from backend.services.custody import Bounds, Grace, Scope, Step
 
 if TYPE_CHECKING:

@@ -8,15 +8,8 @@ from contextlib import contextmanager
 
 from pydantic import ValidationError
 
-from backend.config import Settings, describe_invalid_settings, set_up_logging
+from backend.config import describe_invalid_settings
 from backend.errors import AppError
-
-
-def read_settings() -> Settings:
-    """The settings of this environment; logging follows them from now on."""
-    settings = Settings()
-    set_up_logging(settings)
-    return settings
 
 
 @contextmanager

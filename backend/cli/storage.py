@@ -11,7 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from backend.cli.plainly import plain_errors, read_settings
+from backend.cli.plainly import plain_errors
+from backend.config import read_settings
 
 if TYPE_CHECKING:
     from backend.services.storage.probe import ProbeReport

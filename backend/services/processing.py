@@ -363,8 +363,11 @@ def _failed(error: Exception) -> dict[str, object]:
 
 
 def _warnings(speech: SpeechResult, objects: Sequence[StoredObject]) -> list[str]:
-    """What did not go as configured, each cause once."""
-    found = dict.fromkeys(warning for item in objects for warning in item.warnings)
+    """What did not go as configured, each cause once.
+
+    Nothing of the manifest: it cannot tell of itself, and rows that are rebuilt from it are to be the same.
+    """
+    found = dict.fromkeys(warning for item in objects if item.kind != "metadata" for warning in item.warnings)
     if speech.damaged_packets:
         found[f"{speech.damaged_packets} damaged pieces of the recording were skipped."] = None
     return list(found)

@@ -510,3 +510,20 @@ async def test_no_room_for_the_decoded_samples_is_a_507(settings: Settings, tmp_
             assert job["status"] == "failed" and job["error"]["status"] == 507
     finally:
         await anyio.run_process(["umount", "-l", str(small)])
+
+
+async def test_a_manifest_has_the_warnings_that_the_conversation_has(
+    settings: Settings, recording: Path, tmp_path: Path
+) -> None:
+    storage = StorageConfig(
+        upload_dir=settings.storage.upload_dir,
+        s3_bucket_name="talks",
+        s3_endpoint_url="http://127.0.0.1:1",
+        aws_access_key_id="nobody",
+        aws_secret_access_key="nothing",
+    )
+    async with api(settings.model_copy(update={"storage": storage})) as (client, _):
+        answer = await post(client, recording)
+    warnings = answer.json()["warnings"]
+    [manifest] = tmp_path.glob("uploads/conv_*/**/*_metadata.json")
+    assert warnings and warnings == json.loads(manifest.read_text())["warnings"]

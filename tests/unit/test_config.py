@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from backend.config import Settings, describe_invalid_settings
+from backend.config import Settings, describe_invalid_settings, describe_misspelt_settings
 from backend.errors import InvalidInput
 
 
@@ -62,3 +62,10 @@ def test_an_env_file_that_is_no_text_is_refused() -> None:
     Path(".env").write_bytes(b"LOG_LEVEL=\xff\xfe")
     with pytest.raises(InvalidInput, match="not UTF-8"):
         Settings()
+
+
+def test_a_setting_of_s3_that_is_nearly_spelt_right_is_told() -> None:
+    given = {"S3_BUCKET": "talks", "S3_REGION": "eu-north-1", "S3_SERVICE_HOST": "10.0.0.1", "s3_endpoint": ""}
+    assert describe_misspelt_settings(given) == [
+        "S3_BUCKET is no setting of Aperta's and does nothing. Did you mean S3_BUCKET_NAME?"
+    ]
