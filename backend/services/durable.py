@@ -12,8 +12,8 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 import anyio
 import anyio.to_thread
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+P = ParamSpec("P")
 Workflow = Callable[[str], Coroutine[Any, Any, None]]
 
 CONNECTIONS = 5
@@ -86,8 +87,20 @@ class Pending:
     forsaken: bool
 
 
+def _told_plainly(method: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """What says that the database cannot be used becomes DatabaseUnavailable."""
+
+    @wraps(method)
+    async def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        with database_errors():
+            return await method(*args, **kwargs)
+
+    return call
+
+
 class DurableEngine:
-    """
+    """Every method that asks the engine's database may raise DatabaseUnavailable.
+
     Args:
         database_url: as Settings.database_url; says where the engine keeps its state.
         executor_id: what this process is called; never that of another process, dead or alive.
@@ -148,6 +161,7 @@ class DurableEngine:
                 on_conflict="always_update" if name in listen else "never_update",
             )
 
+    @_told_plainly
     async def pace(self, processes: int) -> None:
         """Look at queues the more seldom the more processes do: a job then waits as long as ever to be seen by one.
 
@@ -165,6 +179,7 @@ class DurableEngine:
                 await queue.set_polling_interval_sec_async(wanted)
                 self._paced[name] = wanted
 
+    @_told_plainly
     async def forget_queues(self, prefix: str, wanted: Collection[str]) -> None:
         """Strike queues off the list whose names begin like this, but for some; what waits in them stays there."""
         from dbos import DBOS
@@ -242,6 +257,7 @@ class DurableEngine:
             options["delay_seconds"] = delay_s
         await DBOS.enqueue_workflow_with_options_async(options, workflow_id)
 
+    @_told_plainly
     async def run_here(self, workflow: str, workflow_id: str) -> None:
         """Start a workflow in this process, past every queue."""
         from dbos import DBOS, SetWorkflowID
@@ -249,24 +265,28 @@ class DurableEngine:
         with SetWorkflowID(workflow_id):
             await DBOS.start_workflow_async(self._workflows[workflow], workflow_id)
 
+    @_told_plainly
     async def cancel(self, workflow_id: str) -> None:
         """Never start its next step."""
         from dbos import DBOS
 
         await DBOS.cancel_workflow_async(workflow_id)
 
+    @_told_plainly
     async def resume(self, workflow_id: str, queue: str) -> None:
         """Back into a queue, whoever had it; finished steps are not repeated."""
         from dbos import DBOS
 
         await DBOS.resume_workflow_async(workflow_id, queue_name=queue)
 
+    @_told_plainly
     async def forget(self, workflow_ids: Sequence[str]) -> None:
         """Delete workflows and their checkpoints."""
         from dbos import DBOS
 
         await DBOS.delete_workflows_async(list(workflow_ids))
 
+    @_told_plainly
     async def states(self, workflow_ids: Sequence[str]) -> dict[str, WorkflowState]:
         """What is known of these workflows; ids that are not known are left out."""
         from dbos import DBOS
@@ -278,6 +298,7 @@ class DurableEngine:
         )
         return {item.workflow_id: WorkflowState(item.status, item.executor_id, item.app_version) for item in found}
 
+    @_told_plainly
     async def pending(self) -> list[Pending]:
         """Workflows of this version that run somewhere, or did until their process died."""
         from dbos import DBOS
@@ -297,6 +318,7 @@ class DurableEngine:
         self._silent_since = {name: self._silent_since.get(name, now) for name in ids}
         return {name for name, since in self._silent_since.items() if now - since > FORSAKEN_AFTER_S}
 
+    @_told_plainly
     async def ended(self, limit: int) -> list[str]:
         """Ids of workflows that ended, oldest first."""
         from dbos import DBOS

@@ -248,7 +248,11 @@ class JobService:
             locators = await jobs.locators_of(session, job.conversation_id)
             await _forget_conversation(session, job.conversation_id)
         await self.ensure_running()
-        await self._durable.cancel(job_id)
+        try:
+            await self._durable.cancel(job_id)
+        except DatabaseUnavailable as error:
+            # Its row says so, and whoever has it or takes it looks there.
+            logger.warning("job %s is cancelled, but stays in its queue for now: %s", job_id, error)
         if recording is not None:
             await self._storage.kept.remove(job_id)
         for locator in locators:
@@ -412,8 +416,12 @@ class JobService:
         await self.ensure_running()
         if here:
             await self._durable.run_here(WORKFLOW, job.id)
-        else:
+            return
+        try:
             await self._durable.enqueue(WORKFLOW, job.id, job.queue, priority=job.priority)
+        except DatabaseUnavailable as error:
+            # Its row is written, so it is accepted; `requeue_lost` finds it.
+            logger.warning("job %s will be queued later: %s", job.id, error)
 
 
 async def _nothing() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from dbos import DBOS
+from sqlalchemy.exc import OperationalError
 
 from backend.config import Settings
 from backend.domain.transcript import Diarization, Transcription
@@ -386,3 +389,16 @@ async def test_the_delete_of_a_conversation_stops_its_job_and_leaves_nothing_of_
     assert (left["status"], left["filename"], left["error"]) == ("cancelled", "", None)
     assert stored_files() == []
     assert (await send(client, recording, "?async=true", **{"Idempotency-Key": "monday"})).status_code == 202
+
+
+async def test_a_job_that_the_durable_engine_cannot_write_down_is_accepted_and_queued_later(
+    client: httpx.AsyncClient, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*_arguments: object) -> None:
+        raise OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full"))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(DBOS, "enqueue_workflow_with_options_async", full)
+        job_id = await start(client, recording)
+    assert (await client.get(f"/jobs/{job_id}")).json()["status"] == "queued"
+    await reach(client, job_id, "completed")
