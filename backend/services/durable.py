@@ -224,6 +224,7 @@ class DurableEngine:
             self._returned = {name for name, state in states.items() if not state.ended}
             await asyncio.sleep(0.01)
 
+    @_told_plainly
     async def enqueue(
         self,
         workflow: str,
