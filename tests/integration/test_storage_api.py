@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from backend.config import Settings
-from backend.errors import StorageMisconfigured
+from backend.errors import StorageMisconfigured, StorageUnavailable
 from backend.services.storage import StorageConfig
 from backend.wiring import Services
 from tests.conftest import api
@@ -125,6 +125,16 @@ class TestBreaker:
         assert int(away.headers["retry-after"]) > 0 and "could not be asked" in away.json()["detail"]
         faulty.mode = "pass"
         assert (await client.get(url)).status_code == 307
+
+    async def test_a_reader_is_told_when_the_store_is_asked_next(
+        self, client: httpx.AsyncClient, services: Services, faulty: FaultProxy, tmp_path: Path
+    ) -> None:
+        done = (await process(client, tmp_path)).json()
+        faulty.mode = "refuse"
+        services.storage.breaker._retry_after_s = 5.0
+        services.storage.breaker.open(StorageUnavailable("S3 is away."))
+        away = await client.get(f"/conversations/{done['conversation_id']}/audio")
+        assert away.status_code == 503 and 1 <= int(away.headers["retry-after"]) <= 6
 
     async def test_the_four_errors_stay_four(
         self, client: httpx.AsyncClient, faulty: FaultProxy, raw_s3: object, tmp_path: Path
