@@ -36,7 +36,7 @@ def test_a_good_store_is_usable_and_nothing_is_left_in_it(
     assert cannot == {"encryption AES256", "encryption aws:kms", "versioning"}
     assert "NotImplemented" in details(report)["encryption AES256"]
     assert "Contents" not in raw_s3.list_objects_v2(Bucket=bucket, Prefix=".aperta-probe/")
-    assert "Uploads" not in raw_s3.list_multipart_uploads(Bucket=bucket)
+    assert "Uploads" not in raw_s3.list_multipart_uploads(Bucket=bucket, Prefix=".aperta-probe/")
 
 
 def test_what_is_configured_is_needed(s3_server: S3Server, s3_config: StorageConfigMaker) -> None:
