@@ -107,6 +107,12 @@ def services(opened: tuple[httpx.AsyncClient, Services]) -> Services:
     return opened[1]
 
 
+async def send(client: httpx.AsyncClient, path: Path, query: str = "", **headers: str) -> httpx.Response:
+    """Have a recording processed; `?async=true` does not wait for that."""
+    files = {"file": (path.name, path.read_bytes(), "audio/wav")}
+    return await client.post(f"/audio/process{query}", files=files, headers=headers)
+
+
 @pytest.fixture
 def stored_files(tmp_path: Path) -> Callable[[], list[str]]:
     """Every file under uploads, relative and sorted."""

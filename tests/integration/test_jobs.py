@@ -25,7 +25,7 @@ from backend.engines.scripted import ScriptedTranscriber
 from backend.services.speech import SpeechPipeline
 from backend.services.watching import POLL_S
 from backend.wiring import Services
-from tests.conftest import HEARD, api, scripted_speech
+from tests.conftest import HEARD, api, scripted_speech, send
 from tests.media import tone, write
 
 pytestmark = pytest.mark.anyio
@@ -69,11 +69,6 @@ async def stepped(settings: Settings, engine: SteppedTranscriber) -> AsyncIterat
 @pytest.fixture
 def recording(tmp_path: Path) -> Path:
     return write(tmp_path / "meeting.wav", tone(2.0))
-
-
-async def send(client: httpx.AsyncClient, path: Path, query: str = "", **headers: str) -> httpx.Response:
-    files = {"file": (path.name, path.read_bytes(), "audio/wav")}
-    return await client.post(f"/audio/process{query}", files=files, headers=headers)
 
 
 async def start(client: httpx.AsyncClient, path: Path, **headers: str) -> str:

@@ -27,7 +27,7 @@ from backend.services.speech import SpeechPipeline
 from backend.services.storage import StorageConfig, StorageService
 from backend.services.storage.memory import MemoryStore
 from backend.wiring import open_services
-from tests.conftest import scripted_speech
+from tests.conftest import scripted_speech, send
 from tests.media import tone, write
 
 pytestmark = pytest.mark.anyio
@@ -53,11 +53,6 @@ async def sharing(
 @pytest.fixture
 def recording(tmp_path: Path) -> Path:
     return write(tmp_path / "meeting.wav", tone(2.0))
-
-
-async def send(client: httpx.AsyncClient, path: Path, query: str = "", **headers: str) -> httpx.Response:
-    files = {"file": (path.name, path.read_bytes(), "audio/wav")}
-    return await client.post(f"/audio/process{query}", files=files, headers=headers)
 
 
 async def test_an_accepted_recording_is_an_object_before_anybody_works_on_it(
