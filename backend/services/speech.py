@@ -249,11 +249,15 @@ class SpeechPipeline:
                 spool_dir=self._spool_dir,
                 progress=partial(steps.progress, "decode"),
             )
-            return Recording(tracks)
+            recording = Recording(tracks)
+            try:
+                steps.progress("decode", 1.0)
+            except BaseException:
+                recording.close()
+                raise
+            return recording
 
-        recording = await anyio.to_thread.run_sync(run, limiter=self._decode_limiter)
-        steps.progress("decode", 1.0)
-        return recording
+        return await anyio.to_thread.run_sync(run, limiter=self._decode_limiter)
 
     async def _hear(
         self, samples: _Samples, options: SpeechOptions, steps: Steps

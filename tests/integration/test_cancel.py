@@ -6,8 +6,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from backend.domain.transcript import Diarization, SpeakerCount, SpeakerTurn
@@ -20,7 +22,9 @@ from backend.engines.media import MediaInfo
 from backend.engines.moonshine_engine import MoonshineTranscriber
 from backend.engines.progress import Abandoned, watched
 from backend.engines.vad import speech_regions
-from tests.conftest import SAMPLE
+from backend.services.speech import DirectSteps, SpeechOptions
+from tests.conftest import SAMPLE, scripted_speech
+from tests.media import tone, write
 from tests.random_models import as_audio, build_whisper, vowels
 
 MAX_S = 2.0
@@ -182,3 +186,18 @@ def test_a_file_that_is_closed_under_abandoned_work_harms_nobody(moonshine: Moon
             moonshine.transcribe(audio, TranscribeOptions(), None, Stopper(1))
     with decode(SAMPLE, max_s=60) as audio:
         assert moonshine.transcribe(audio, TranscribeOptions(), None, nothing).segments
+
+
+@pytest.mark.anyio
+async def test_a_recording_that_is_stopped_just_when_it_was_decoded_leaves_no_file_open(tmp_path: Path) -> None:
+    def stop(stage: str, fraction: float) -> None:
+        if (stage, fraction) == ("decode", 1.0):
+            raise Stop
+
+    path = write(tmp_path / "meeting.wav", tone(1.0))
+    speech = scripted_speech()
+    await speech.run(path, SpeechOptions(), DirectSteps())
+    before = psutil.Process().num_fds()
+    with pytest.raises(Stop) as stopped:  # held, because a frame that is forgotten closes its files, too
+        await speech.run(path, SpeechOptions(), DirectSteps(stop))
+    assert psutil.Process().num_fds() == before, stopped
