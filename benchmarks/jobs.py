@@ -115,7 +115,7 @@ def measure_throughput(options: argparse.Namespace, folder: Path, databases: dic
                     began = time.perf_counter()
                     for _ in range(options.jobs):
                         await submit(services, sound, Submission())
-                    return options.jobs / (time.perf_counter() - began)
+                    return float(options.jobs / (time.perf_counter() - began))
 
             accepted = asyncio.run(fill())
             command = (sys.executable, "-m", "benchmarks.jobs", "worker", "--url", url, "--folder", str(folder))

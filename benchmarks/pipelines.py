@@ -133,12 +133,10 @@ PIPELINES: dict[str, Callable[[Path, int], Run]] = {
 
 
 async def _aperta(recording: Path, threads: int) -> Run:
-    from backend.domain.transcript import SpeakerCount
-    from backend.engines.base import TranscribeOptions
     from backend.engines.community1 import Community1Diarizer
     from backend.engines.lazy import Lazy
     from backend.engines.moonshine_engine import MoonshineTranscriber
-    from backend.services.speech import SpeechPipeline, Timings
+    from backend.services.speech import DirectSteps, SpeechOptions, SpeechPipeline
 
     found: list[Diarization] = []
     transcriber, diarizer = MoonshineTranscriber(threads), Community1Diarizer(threads=threads)
@@ -147,12 +145,9 @@ async def _aperta(recording: Path, threads: int) -> Run:
         Lazy("transcriber", lambda: transcriber), Lazy("diarizer", lambda: overheard), max_audio_s=MAX_AUDIO_S
     )
     await speech.warm()
-    watch, timings = Stopwatch(), Timings()
-    with timings.stage("decode"):
-        decoded = await speech.decode(recording)
-    with decoded:
-        result = await speech.run(decoded, TranscribeOptions(), SpeakerCount(), timings)
-    watch.stages |= timings.seconds
+    watch, steps = Stopwatch(), DirectSteps()
+    result = await speech.run(recording, SpeechOptions(), steps)
+    watch.stages |= steps.timings_s
     segments = [(s.start_s, s.end_s, str(s.speaker), s.text) for s in result.transcript.segments]
     return _run("aperta", result.duration_s, watch, _spans(found[0].turns), segments)
 

@@ -20,6 +20,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from boto3.s3.transfer import TransferConfig
@@ -136,7 +137,7 @@ async def small_s3(bench: Bench) -> str:
             keys = [f"bare/{number}/{work.__name__}/{item}" for item in range(count)]
             with ThreadPoolExecutor(CLIENTS) as pool:
                 many = pool.map(work, [client] * count, [bucket] * count, keys, data)
-                take(seconds, f"boto3 in {CLIENTS} threads: {name}", lambda many=many: list(many))
+                take(seconds, f"boto3 in {CLIENTS} threads: {name}", partial(list, many))
     title = f"{count} saves of {SAVE_BYTES // 1000} KB by {CLIENTS} clients"
     return f"{title}\n\n{rates(seconds, count, 'saves', f'boto3 in {CLIENTS} threads: HEAD, PUT, HEAD')}"
 
@@ -158,7 +159,7 @@ async def drain(bench: Bench) -> str:
         keys = [f"bare/{threads}/{number}" for number in range(count)]
         with ThreadPoolExecutor(threads) as pool:
             many = pool.map(bare_save, [client] * count, [bench.bucket("drain")] * count, keys, [data] * count)
-            take(seconds, f"boto3 in {threads} threads: HEAD, PUT, HEAD", lambda many=many: list(many))
+            take(seconds, f"boto3 in {threads} threads: HEAD, PUT, HEAD", partial(list, many))
     await database.close()
     title = f"Drain of {count} objects of {DRAINED_BYTES // 1000} KB"
     return f"{title}\n\n{rates(seconds, count, 'objects', 'boto3 in 8 threads: HEAD, PUT, HEAD')}"

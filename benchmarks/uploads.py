@@ -128,10 +128,11 @@ def speeds(server: Server, source: Path, folder: Path, rounds: int) -> None:
 def memory(server: Server, source: Path) -> None:
     """From a server that has just started."""
     before_mb, rows = server.memory_mb("VmRSS"), []
-    for name, work in (
-        ("POST multipart/form-data", lambda: post_form(server, source)),
-        ("tus, one PATCH", lambda: delete(server, tus_upload(server, source))),
-    ):
+    ways: dict[str, Callable[[], object]] = {
+        "POST multipart/form-data": lambda: post_form(server, source),
+        "tus, one PATCH": lambda: delete(server, tus_upload(server, source)),
+    }
+    for name, work in ways.items():
         server.forget_peak()
         work()
         rows.append((name, f"{before_mb:.0f}", f"{server.memory_mb('VmHWM'):.0f}"))
@@ -175,7 +176,7 @@ def cat_from_socket(source: Path, copy: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, copy.open("xb") as file:
         with socket.create_connection(listener.getsockname()) as sender, source.open("rb") as content:
             receiver, _ = listener.accept()
-            with receiver, subprocess.Popen(["cat"], stdin=receiver, stdout=file):
+            with receiver, subprocess.Popen(["cat"], stdin=receiver.fileno(), stdout=file):
                 receiver.close()
                 sender.sendfile(content)
                 sender.shutdown(socket.SHUT_WR)
