@@ -15,6 +15,8 @@ MIN_SENTENCE_WORDS = 4
 LOOP_TIMES = {1: 8, 2: 5}
 """How often one word, or two, must follow themselves to be a decoder's loop rather than emphasis; longer runs: 4."""
 LOOP_TIMES_LONGER = 4
+RUNAWAY_TIMES = 2
+"""The same for a decoder that did not come to an end by itself."""
 LOOP_WORDS_MOST = 12
 
 
@@ -41,26 +43,27 @@ def mend_sentences(words: Sequence[Word], speakers: Sequence[str]) -> list[str]:
     return mended
 
 
-def without_loops(items: Sequence[T], key: Sequence[str]) -> list[T]:
+def without_loops(items: Sequence[T], key: Sequence[str], *, ended: bool = True) -> list[T]:
     """Cut what a decoder repeats over and over ("thank you thank you thank you …") down to one time.
 
     Args:
         items: words in any form.
         key: what makes two of them the same, one per item.
+        ended: whether the decoder ended by itself; if not, whatever comes twice in a row is a loop.
     """
     keep: list[T] = []
     position = 0
     while position < len(items):
-        length, times = _loop_at(key, position)
+        length, times = _loop_at(key, position, ended=ended)
         keep += items[position : position + length]
         position += length * times
     return keep
 
 
-def text_without_loops(text: str) -> str:
+def text_without_loops(text: str, *, ended: bool = True) -> str:
     """`without_loops` on plain text; text without a loop comes back unchanged."""
     words = text.split()
-    kept = without_loops(words, [_key(word) for word in words])
+    kept = without_loops(words, [_key(word) for word in words], ended=ended)
     return text if len(kept) == len(words) else " ".join(kept)
 
 
@@ -69,14 +72,14 @@ def words_without_loops(words: Sequence[Word]) -> list[Word]:
     return without_loops(words, [_key(word.text) for word in words])
 
 
-def _loop_at(key: Sequence[str], position: int) -> tuple[int, int]:
+def _loop_at(key: Sequence[str], position: int, *, ended: bool) -> tuple[int, int]:
     """Length of the phrase that loops from here and how often it comes; (1, 1) if none does."""
     for length in range(1, LOOP_WORDS_MOST + 1):
         phrase = key[position : position + length]
         times = 1
         while key[position + times * length : position + (times + 1) * length] == phrase and phrase:
             times += 1
-        if times >= LOOP_TIMES.get(length, LOOP_TIMES_LONGER):
+        if times >= (LOOP_TIMES.get(length, LOOP_TIMES_LONGER) if ended else RUNAWAY_TIMES):
             return length, times
     return 1, 1
 

@@ -11,7 +11,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 import numpy as np
 
-from backend.domain.sentences import text_without_loops
 from backend.domain.speakers import merge_turns
 from backend.domain.transcript import Diarization, Segment, SpeakerTurn, Transcription
 from backend.domain.turns import full_spans
@@ -84,7 +83,7 @@ class MoonshineTranscriber:
         def hear(batch: Sequence[int]) -> None:
             heard = self._model.transcribe([audio.seconds(*spans[number]) for number in batch], check)
             for number, text in zip(batch, heard, strict=True):
-                texts[number] = text_without_loops(text)
+                texts[number] = text
 
         with ThreadPoolExecutor(self._threads, "moonshine") as pool:
             try:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.domain.sentences import text_without_loops
 from backend.engines.audio import SAMPLE_RATE_HZ
 from backend.engines.models import get_embedded
 from backend.errors import EngineUnavailable
@@ -56,8 +57,9 @@ class MoonshineModel:
             check: called for every piece and every token; what it raises ends the work.
         """
         encoded = [self._encode(piece, check) for piece in pieces]
-        steps = max(math.ceil(len(piece) / SAMPLE_RATE_HZ * TOKENS_PER_S) + 2 for piece in pieces)
-        return [self._text(tokens) for tokens in self._decode(encoded, steps, check)]
+        limits = np.array([math.ceil(len(piece) / SAMPLE_RATE_HZ * TOKENS_PER_S) + 2 for piece in pieces])
+        decoded = self._decode(encoded, limits, check)
+        return [self._text(tokens, limit) for tokens, limit in zip(decoded, limits, strict=True)]
 
     def _encode(self, samples: Floats, check: Callable[[], None]) -> Floats:
         """(n_frames, 288). One piece at a time: the encoder normalises over all it is given, padding too."""
@@ -66,19 +68,21 @@ class MoonshineModel:
         hidden: Floats = self._encoder.run(None, inputs)[0][0]
         return hidden
 
-    def _decode(self, encoded: Sequence[Floats], steps: int, check: Callable[[], None]) -> list[list[int]]:
-        """Greedy: the likeliest token each time, until every piece has ended."""
+    def _decode(
+        self, encoded: Sequence[Floats], limits: NDArray[np.int64], check: Callable[[], None]
+    ) -> list[list[int]]:
+        """Greedy: the likeliest token each time, until every piece has ended or has as many tokens as its limit."""
         fixed = _padded(encoded)
         cache = _empty_cache(len(encoded))
         tokens = np.full((len(encoded), 1), START, dtype=np.int64)
         texts: list[list[int]] = [[] for _ in encoded]
         running = np.ones(len(encoded), dtype=bool)
-        for step in range(steps):
+        for step in range(int(limits.max())):
             check()
             inputs = {**fixed, **cache, "input_ids": tokens, "use_cache_branch": np.array([step > 0])}
             outputs = dict(zip(self._outputs, self._decoder.run(None, inputs), strict=True))
             chosen = outputs["logits"][:, -1].argmax(axis=-1)
-            running &= chosen != END
+            running &= (chosen != END) & (step < limits)
             if not running.any():
                 break
             for row in np.flatnonzero(running):
@@ -87,9 +91,10 @@ class MoonshineModel:
             cache |= _new_cache(outputs, with_encoder=step == 0)
         return texts
 
-    def _text(self, tokens: Sequence[int]) -> str:
+    def _text(self, tokens: Sequence[int], limit: int) -> str:
         joined = b"".join(self._tokens[token] for token in tokens)
-        return joined.decode("utf-8", "replace").replace(SPACE, " ").strip()
+        text = joined.decode("utf-8", "replace").replace(SPACE, " ").strip()
+        return text_without_loops(text, ended=len(tokens) < limit)
 
 
 def read_tokens(data: bytes) -> list[bytes]:

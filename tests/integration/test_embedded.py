@@ -15,7 +15,7 @@ from backend.engines.audio import decode
 from backend.engines.base import TranscribeOptions
 from backend.engines.community1 import Community1Diarizer
 from backend.engines.moonshine_engine import MAX_PIECE_S, MoonshineTranscriber
-from backend.engines.moonshine_model import read_tokens
+from backend.engines.moonshine_model import MoonshineModel, read_tokens
 from backend.errors import InvalidInput
 from backend.services.speech import DirectSteps, SpeechOptions, SpeechPipeline, SpeechResult
 from backend.wiring import open_speech
@@ -151,6 +151,17 @@ def test_another_language_is_refused_with_the_way_to_get_it(moonshine: Moonshine
     with pytest.raises(InvalidInput, match="aperta models pull"):
         moonshine.check(TranscribeOptions(language="de"))
     moonshine.check(TranscribeOptions(language="en"))
+
+
+def test_a_piece_that_makes_the_model_repeat_itself_is_cut_short_in_any_company() -> None:
+    with decode(SAMPLE, max_s=60) as audio:
+        speech = audio.seconds(0.5, 9.5)
+        stammer = np.tile(audio.seconds(1.0, 1.4), 6)
+    model = MoonshineModel()
+    [alone] = model.transcribe([stammer])
+    beside, _ = model.transcribe([stammer, speech])
+    assert alone == beside
+    assert 0 < len(alone.split()) < 10
 
 
 def test_the_vocabulary_file_is_read_with_short_and_long_tokens() -> None:

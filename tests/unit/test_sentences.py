@@ -43,6 +43,12 @@ def test_a_repeated_phrase_is_cut_to_one() -> None:
     assert text_without_loops("so " + "I do not know " * 5 + "really") == "so I do not know really"
 
 
+def test_whatever_comes_twice_is_a_loop_where_decoding_did_not_end() -> None:
+    said = "The later judges, and the tribes, and the tribes, and the tribes, and"
+    assert text_without_loops(said, ended=False) == "The later judges, and the tribes, and"
+    assert text_without_loops(said) == said
+
+
 @pytest.mark.parametrize("text", ["no no no no", "ha ha ha ha ha", "bye bye, bye bye", "one two one two one two", ""])
 def test_emphasis_is_not_a_loop(text: str) -> None:
     assert text_without_loops(text) == text
