@@ -24,14 +24,13 @@ from backend.domain.transcript import Diarization, SpeakerCount
 from backend.domain.turns import fill_pauses, heed_voices, hysteresis, insist, one_at_a_time, overlap_add, to_turns
 from backend.engines import clustering
 from backend.engines.audio import SAMPLE_RATE_HZ, Audio
-from backend.engines.community1_looks import glimpses_of, local_speakers_of
+from backend.engines.community1_looks import glimpses_of, local_speakers_of, own_frames
 from backend.engines.community1_segmentation import SegmentationNetwork
 from backend.engines.community1_voices import VoiceNetwork
 from backend.engines.community1_windows import (
     FRAME_OFFSET,
     FRAME_S,
     FRAME_STEP,
-    WINDOW,
     Floats,
     Ints,
     Tuning,
@@ -56,20 +55,23 @@ class _Windows:
     starts: Ints
     activity: NDArray[np.uint8]
 
-    @property
-    def share(self) -> float:
-        """The part of a window that is its own: the distance to the next one, over its length."""
-        return float(self.starts[1] - self.starts[0]) / WINDOW if len(self.starts) > 1 else 1.0
-
 
 @dataclass(frozen=True, slots=True)
 class _Locals:
-    """The local speakers of all windows, in order: which window and slot, seconds alone, embedding (n, 256)."""
+    """The local speakers of all windows, in order; `solo_s` and `own_s` are explained at `LocalSpeaker`.
+
+    Attributes:
+        windows, slots: (n,) where each is.
+        embeddings: (n, 256).
+        coherence: (n,) the least cosine between two glimpses of it: low where two people were taken for one.
+    """
 
     windows: Ints
     slots: Ints
     solo_s: Floats
+    own_s: Floats
     embeddings: Floats
+    coherence: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,18 @@ class _Glimpses:
 
     at_s: Floats
     embeddings: Floats
+
+    def coherence(self, frames: NDArray[np.bool_], start: int) -> float:
+        """The least cosine between two glimpses with their middle in these frames of a window; 1 if there are no two.
+
+        Args:
+            start: first sample of the window.
+        """
+        first_s = (start + FRAME_OFFSET) / SAMPLE_RATE_HZ
+        near = slice(*np.searchsorted(self.at_s, (first_s, first_s + len(frames) * FRAME_S)))
+        middles = ((self.at_s[near] - first_s) / FRAME_S).astype(np.int64)
+        inside = self.embeddings[near][frames[np.minimum(middles, len(frames) - 1)]]
+        return float((inside @ inside.T).min(initial=1.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,33 +164,47 @@ class Community1Diarizer:
             for glimpse, voice in listener.embed(int(start), glimpses_of(active, window, windows.starts, self._tuning)):
                 seen_at_s.append(glimpse.at_s)
                 seen_voices.append(voice)
-            for speaker, voice in listener.embed(int(start), local_speakers_of(active, self._tuning)):
-                local.append((window, speaker.slot, speaker.solo_s))
+            speakers = local_speakers_of(active, window, windows.starts, self._tuning)
+            for speaker, voice in listener.embed(int(start), speakers):
+                local.append((window, speaker.slot, speaker.solo_s, speaker.own_s))
                 local_voices.append(voice)
             progress((window + 1) / len(windows.starts))
-        places, slots, solo_s = np.array(local, dtype=np.float64).reshape(-1, 3).T
-        return _Heard(
-            windows,
-            enter,
-            _Locals(
-                places.astype(np.int64),
-                slots.astype(np.int64),
-                solo_s.astype(np.float32),
-                self._voices.normalised(local_voices),
-            ),
-            _Glimpses(np.array(seen_at_s, dtype=np.float32), self._voices.normalised(seen_voices)),
+        glimpses = _Glimpses(np.array(seen_at_s, dtype=np.float32), self._voices.normalised(seen_voices))
+        rows = np.array(local, dtype=np.float64).reshape(-1, 4).T
+        places, slots, solo_s, own_s = rows[0].astype(np.int64), rows[1].astype(np.int64), *rows[2:].astype(np.float32)
+        coherence = np.array(
+            [
+                glimpses.coherence(
+                    own_frames(windows.activity[window] > 255 * enter, slot, self._tuning), windows.starts[window]
+                )
+                for window, slot in zip(places, slots, strict=True)
+            ],
+            dtype=np.float32,
         )
+        embeddings = self._voices.normalised(local_voices)
+        return _Heard(windows, enter, _Locals(places, slots, solo_s, own_s, embeddings, coherence), glimpses)
 
     def _find_voices(self, heard: _Heard, speakers: SpeakerCount, check: Callable[[], None]) -> Floats:
-        """(n_speakers, 256), from the embeddings of long solo speech; from shorter ones only if there are too few."""
-        local, enough = heard.local, max(2, clustering.bounds(speakers)[0])
-        for needed_s in (self._tuning.clustered_s, self._tuning.solo_s, 0.0):
-            used = local.solo_s >= needed_s
+        """(n_speakers, 256): what clustering finds, and the voices that it missed."""
+        least, most = clustering.bounds(speakers)
+        known = self._cluster(heard.local, SpeakerCount(maximum=most), check)
+        glimpses, hop_s = heard.glimpses, self._tuning.glimpse_hop_s
+        missed = clustering.find_missed(
+            known, glimpses.embeddings, glimpses.at_s, hop_s, most, self._tuning.clustering, check
+        )
+        voices = np.concatenate([known, missed])
+        return voices if len(voices) >= least else self._cluster(heard.local, speakers, check)
+
+    def _cluster(self, local: _Locals, speakers: SpeakerCount, check: Callable[[], None]) -> Floats:
+        """(n_speakers, 256), from long solo speech of one person; from other speech only if there is too little."""
+        enough = max(2, clustering.bounds(speakers)[0])
+        long_s, short_s, coherent = self._tuning.clustered_s, self._tuning.solo_s, self._tuning.coherent
+        for needed_s, least in ((long_s, coherent), (long_s, -1.0), (short_s, -1.0), (0.0, -1.0)):
+            used = (local.solo_s >= needed_s) & (local.coherence >= least)
             if used.sum() >= enough:
                 break
-        seconds = np.maximum(local.solo_s[used], 0.1) * np.float32(heard.windows.share)
         return clustering.find_speakers(
-            local.embeddings[used], local.windows[used], seconds, speakers, self._tuning.clustering, check
+            local.embeddings[used], local.windows[used], local.own_s[used], speakers, self._tuning.clustering, check
         )
 
     def _turns(

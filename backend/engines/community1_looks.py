@@ -18,6 +18,7 @@ from backend.engines.community1_windows import (
     Floats,
     Ints,
     Tuning,
+    coverage,
 )
 
 
@@ -30,10 +31,16 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class LocalSpeaker(Look):
-    """One of up to three people in a window; `solo_s` is how long they talk alone, 0 if that is too short to count."""
+    """One of up to three people in a window.
+
+    Attributes:
+        solo_s: how long they talk alone, 0 if that is too short to count.
+        own_s: how much speech of the recording this is, where every window that sees a frame has an equal part in it.
+    """
 
     slot: int
     solo_s: float
+    own_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +50,26 @@ class Glimpse(Look):
     at_s: float
 
 
-def local_speakers_of(active: NDArray[np.bool_], tuning: Tuning) -> Iterator[LocalSpeaker]:
+def local_speakers_of(active: NDArray[np.bool_], window: int, starts: Ints, tuning: Tuning) -> Iterator[LocalSpeaker]:
     """The local speakers of one window; active is (589, 3)."""
-    alone = active & (active.sum(axis=1, keepdims=True) == 1)
+    own_s = (FRAME_S / coverage(starts, window)).astype(np.float32)
     edges = np.arange(TRUNK_FRAMES) * TRUNK_STEP // FRAME_STEP
-    for slot in np.flatnonzero(active.sum(axis=0) * FRAME_S >= tuning.least_s):
-        solo_s = float(alone[:, slot].sum() * FRAME_S)
-        long_enough = solo_s >= tuning.solo_s
-        mask = (alone if long_enough else active)[:, slot].astype(np.float32)
+    for slot in np.flatnonzero(active.sum(axis=0) * FRAME_S >= tuning.least_s).tolist():
+        solo_s = float(_alone(active, slot).sum() * FRAME_S)
+        mask = own_frames(active, slot, tuning).astype(np.float32)
         share = np.add.reduceat(mask, edges) * np.float32(FRAME_STEP / TRUNK_STEP)
-        yield LocalSpeaker(share, int(slot), solo_s if long_enough else 0.0)
+        yield LocalSpeaker(share, slot, solo_s if solo_s >= tuning.solo_s else 0.0, float(own_s @ mask))
+
+
+def own_frames(active: NDArray[np.bool_], slot: int, tuning: Tuning) -> NDArray[np.bool_]:
+    """(589,) the frames that tell how a local speaker sounds: alone if that is enough, else all; active is (589, 3)."""
+    alone = _alone(active, slot)
+    return alone if alone.sum() * FRAME_S >= tuning.solo_s else active[:, slot]
+
+
+def _alone(active: NDArray[np.bool_], slot: int) -> NDArray[np.bool_]:
+    alone: NDArray[np.bool_] = active[:, slot] & (active.sum(axis=1) == 1)
+    return alone
 
 
 def glimpses_of(active: NDArray[np.bool_], window: int, starts: Ints, tuning: Tuning) -> Iterator[Glimpse]:

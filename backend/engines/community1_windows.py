@@ -33,7 +33,8 @@ class Tuning:
         ramp_s: the outer part of a window counts less; the network has no context there.
         least_s: a local speaker with less activity is ignored.
         solo_s: with more time alone than this, only that time is embedded.
-        clustered_s: embeddings of at least this much solo speech decide who the speakers are.
+        clustered_s: embeddings of at least this much solo speech decide who the speakers are ...
+        coherent: ... if no two glimpses of it are less alike than this cosine, as those of two people are.
         glimpse_s, glimpse_hop_s: length and distance of the looks that check whose voice a stretch has.
         doubt: cosine by which another speaker's voice must fit better, to take a stretch over.
     """
@@ -50,6 +51,7 @@ class Tuning:
     least_s: float = 0.2
     solo_s: float = 0.5
     clustered_s: float = 1.5
+    coherent: float = 0.2
     glimpse_s: float = 1.5
     glimpse_hop_s: float = 0.5
     doubt: float = 0.25
@@ -62,6 +64,13 @@ def window_starts(n_samples: int, tuning: Tuning) -> Ints:
     hop = round((tuning.fine_hop_s if fine else tuning.hop_s) * SAMPLE_RATE_HZ)
     last = max(0, n_samples - WINDOW)
     return np.append(np.arange(0, last, hop), last).astype(np.int64)
+
+
+def coverage(starts: Ints, window: int) -> Ints:
+    """(589,) how many windows see each frame of this one: fewer near both ends of the recording."""
+    frames = starts[window] + np.arange(N_FRAMES) * FRAME_STEP
+    seen: Ints = np.searchsorted(starts, frames, "right") - np.searchsorted(starts, frames - WINDOW, "right")
+    return seen
 
 
 def read_mended(audio: Audio, start: int, n_samples: int) -> Floats:

@@ -7,7 +7,7 @@ import pytest
 from scipy.cluster.hierarchy import fcluster, linkage
 
 from backend.domain.transcript import SpeakerCount
-from backend.engines.clustering import ClusteringOptions, assign, bounds, find_speakers
+from backend.engines.clustering import ClusteringOptions, assign, bounds, find_missed, find_speakers
 
 UNKNOWN = SpeakerCount()
 
@@ -134,3 +134,69 @@ def test_exact_number_is_both_bounds():
     assert bounds(SpeakerCount(exact=3, minimum=1, maximum=9)) == (3, 3)
     assert bounds(SpeakerCount(minimum=4, maximum=2)) == (4, 4)
     assert bounds(UNKNOWN)[0] == 1
+
+
+# Voices that clustering missed
+
+
+def glimpses(*said: tuple[int, int], n_voices: int = 5):
+    """People who talk in turn, each given as (who, how many glimpses): mean voices, (n, 64) glimpses, (n,) seconds."""
+    random = np.random.default_rng(1)
+    means = np.linalg.qr(random.normal(size=(64, n_voices)))[0].T.astype(np.float32)
+    who = np.array([who for who, many in said for _ in range(many)], dtype=np.int64)
+    heard = means[who] + 0.06 * random.normal(size=(len(who), 64))
+    heard /= np.linalg.norm(heard, axis=1, keepdims=True)
+    return means, heard.astype(np.float32), np.arange(len(who), dtype=np.float32) / 2
+
+
+def missed(known: int, *said: tuple[int, int], most: int = 99, options: ClusteringOptions | None = None):
+    """Who of the people is found beside the first few, who are known."""
+    means, heard, at_s = glimpses(*said)
+    found = find_missed(means[:known], heard, at_s, 0.5, most, options)
+    fit = found @ means.T
+    assert (fit.max(axis=1, initial=1) > 0.9).all()
+    return fit.argmax(axis=1).tolist()
+
+
+def test_one_sentence_in_a_voice_that_nobody_has_is_one_more_speaker():
+    assert missed(2, (0, 20), (2, 5), (1, 20)) == [2]
+
+
+def test_a_missed_voice_heard_twice_is_one_speaker():
+    assert missed(2, (0, 20), (2, 4), (1, 20), (2, 4), (0, 9)) == [2]
+
+
+def test_two_missed_voices_are_two_speakers_and_who_said_more_comes_first():
+    assert missed(2, (0, 20), (2, 4), (3, 6), (1, 20)) == [3, 2]
+
+
+def test_no_voice_is_missed_where_all_sound_like_somebody():
+    assert missed(3, (0, 20), (2, 5), (1, 20)) == []
+
+
+def test_a_moment_that_sounds_like_nobody_is_no_speaker():
+    assert missed(2, (0, 20), (2, 2), (1, 20), (2, 2), (0, 9)) == []
+
+
+def test_moments_before_and_after_a_silence_do_not_make_a_sentence():
+    means, heard, at_s = glimpses((0, 20), (2, 4), (1, 20))
+    at_s[22:] += 30
+    assert len(find_missed(means[:2], heard, at_s, 0.5, 99)) == 0
+
+
+@pytest.mark.parametrize(("most", "expected"), [(2, []), (3, [3]), (4, [3, 2])])
+def test_no_more_voices_are_found_than_speakers_are_asked_for(most, expected):
+    assert missed(2, (0, 20), (2, 4), (3, 6), (1, 20), most=most) == expected
+
+
+def test_a_stray_sentence_in_a_long_recording_is_no_speaker():
+    assert missed(2, (0, 2000), (2, 4), (1, 2000), options=ClusteringOptions(stray_share=0.01)) == []
+
+
+@pytest.mark.parametrize("said", [(), ((0, 2),)])
+def test_nothing_is_missed_where_next_to_nothing_is_said(said):
+    assert missed(1, *said) == []
+
+
+def test_nothing_is_missed_where_nobody_is_known():
+    assert missed(0, (0, 20)) == []

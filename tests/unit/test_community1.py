@@ -16,9 +16,11 @@ import pytest
 from backend.domain.transcript import Diarization, SpeakerCount
 from backend.domain.turns import fill_pauses, hysteresis, one_at_a_time, to_turns
 from backend.engines.audio import Audio, MediaInfo, decode
-from backend.engines.community1 import Community1Diarizer
+from backend.engines.community1 import Community1Diarizer, _Glimpses
+from backend.engines.community1_looks import local_speakers_of
 from backend.engines.community1_models import EMBEDDING, SEGMENTATION, find_model, open_session
 from backend.engines.community1_voices import VoiceNetwork, pool
+from backend.engines.community1_windows import Tuning, window_starts
 from backend.errors import EngineUnavailable
 from tests.media import silence, tone, write
 
@@ -170,6 +172,23 @@ def test_finds_who_speaks_in_the_sample(diarizer, meeting):
     assert all(np.linalg.norm(voice) == pytest.approx(1, abs=1e-5) for voice in result.voices.values())
 
 
+@pytest.mark.parametrize("place", ["first", "among others", "last"])
+def test_somebody_who_says_one_sentence_is_a_speaker(diarizer, meeting, as_audio, place):
+    turns = [meeting.seconds(start, end) for start, end, _ in reference(MEETING)]
+    maya, tom, tom_again, ewan_once, maya_again = (turns[number] for number in (0, 1, 4, 5, 6))
+    others = [maya, tom, maya_again, tom_again] * 2
+    others.insert({"first": 0, "among others": 4, "last": 8}[place], ewan_once)
+    audio = as_audio(np.concatenate(others))
+    result = diarizer.diarize_with_voices(audio, UNKNOWN, lambda done: None)
+    assert len(result.voices) == 3
+    starts = np.cumsum([0, *(len(turn) for turn in others)]) / 16_000
+    place_of = next(number for number, turn in enumerate(others) if turn is ewan_once)
+    middle_s = (starts[place_of] + starts[place_of + 1]) / 2
+    talking = {turn.speaker for turn in result.diarization.turns if turn.start_s < middle_s < turn.end_s}
+    elsewhere = {turn.speaker for turn in result.diarization.turns if not turn.start_s < middle_s < turn.end_s}
+    assert len(talking) == 1 and not talking & elsewhere
+
+
 def test_same_recording_gives_same_turns(diarizer, meeting):
     assert run(diarizer, meeting) == run(diarizer, meeting)
 
@@ -275,6 +294,31 @@ def test_three_hours_of_silence_cost_little():
     n_turns, peak_mb = json.loads(done.stdout)
     assert n_turns == 0
     assert peak_mb < 700
+
+
+# Windows
+
+
+@pytest.mark.parametrize("seconds", [4.0, 10.0, 13.3, 47.0, 200.0])
+def test_all_windows_together_count_each_second_of_speech_once(seconds):
+    starts = window_starts(round(seconds * 16_000), Tuning())
+    talking = np.zeros((589, 3), dtype=bool)
+    talking[:, 1] = True
+    counted_s = sum(
+        local.own_s for window in range(len(starts)) for local in local_speakers_of(talking, window, starts, Tuning())
+    )
+    assert counted_s == pytest.approx(max(seconds, 10), rel=0.02)
+
+
+def test_a_local_speaker_made_of_two_voices_is_not_coherent():
+    frames = np.ones(589, dtype=bool)
+    one, other = np.eye(2, dtype=np.float32)
+    at_s = np.arange(20, 30, 0.5, dtype=np.float32)
+    same, mixed = _Glimpses(at_s, np.tile(one, (20, 1))), _Glimpses(at_s, np.array([one] * 10 + [other] * 10))
+    assert same.coherence(frames, 20 * 16_000) == pytest.approx(1)
+    assert mixed.coherence(frames, 20 * 16_000) == pytest.approx(0)
+    assert mixed.coherence(np.arange(589) < 250, 20 * 16_000) == pytest.approx(1)
+    assert mixed.coherence(frames, 90 * 16_000) == 1
 
 
 # Turns from scores
