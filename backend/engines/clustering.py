@@ -10,7 +10,7 @@ sequences", and pyannote's constrained assignment), so clusters that often share
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -39,7 +39,7 @@ class ClusteringOptions:
         stray_share: nor is one with less than this share (what counts in long ones, where strays add up).
         strange: a glimpse is somebody else's if it is less than this part as like any known voice as those that are
             most like it usually are. In read speech they usually have a cosine of 0.75 with their own voice, 1 % less
-            than 0.45; 1 % have more than 0.28 with another's.
+            than 0.45; 1 % have more than 0.28 with another's. Strange glimpses are one voice on the same terms.
         strange_run: so many of them in a row are a voice that was missed.
     """
 
@@ -115,7 +115,8 @@ def find_missed(
     options = options or ClusteringOptions()
     if len(voices) == 0 or len(voices) >= most or len(glimpses) < options.strange_run:
         return nobody
-    strange = _strange(glimpses @ voices.T, options.strange)
+    fit = glimpses @ voices.T
+    strange = _strange(fit, options.strange)
     breaks = np.flatnonzero(np.diff(at_s) > 1.5 * hop_s) + 1
     lasting = [
         moment
@@ -126,6 +127,8 @@ def find_missed(
     ]
     if not lasting:
         return nobody
+    alike = float(np.median(fit.max(axis=1))) ** 2  # what two glimpses have in common that deviate from one voice
+    options = replace(options, threshold=1 - options.strange * alike)
     seconds = np.full(len(lasting), hop_s, dtype=np.float32)
     sums, total_s = _cluster(glimpses[lasting], np.array(lasting), seconds, SpeakerCount(), options, check)
     needed_s = hop_s * max(options.strange_run, options.stray_share * len(glimpses))
@@ -156,6 +159,13 @@ def assign(embeddings: Floats, windows: Ints, speakers: Floats) -> Ints:
         rows, columns = linear_sum_assignment(similarity[start:stop], maximize=True)
         labels[start + rows] = columns
     return labels
+
+
+def warm() -> None:
+    """Import what takes a third of a second, so that no recording waits for it."""
+    import scipy.cluster.hierarchy
+    import scipy.optimize
+    import scipy.sparse  # noqa: F401
 
 
 def bounds(count: SpeakerCount) -> tuple[int, int]:

@@ -125,6 +125,7 @@ class Community1Diarizer:
         self._tuning = tuning or Tuning()
         self._segmentation = SegmentationNetwork(models_dir, threads=threads)
         self._voices = VoiceNetwork(models_dir, threads=threads)
+        clustering.warm()
 
     def diarize(self, audio: Audio, speakers: SpeakerCount, progress: Progress) -> Diarization:
         """Who spoke when; see `diarize_with_voices`."""
