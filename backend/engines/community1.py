@@ -24,7 +24,7 @@ from backend.domain.transcript import Diarization, SpeakerCount
 from backend.domain.turns import fill_pauses, heed_voices, hysteresis, insist, one_at_a_time, overlap_add, to_turns
 from backend.engines import clustering
 from backend.engines.audio import SAMPLE_RATE_HZ, Audio
-from backend.engines.community1_looks import glimpses_of, local_speakers_of, own_frames
+from backend.engines.community1_heard import Heard, Locals, Windows, listen
 from backend.engines.community1_segmentation import SegmentationNetwork
 from backend.engines.community1_voices import VoiceNetwork
 from backend.engines.community1_windows import (
@@ -32,7 +32,6 @@ from backend.engines.community1_windows import (
     FRAME_S,
     FRAME_STEP,
     Floats,
-    Ints,
     Tuning,
     ramp,
     window_starts,
@@ -46,62 +45,6 @@ class VoicedDiarization:
 
     diarization: Diarization
     voices: Mapping[str, Floats]
-
-
-@dataclass(frozen=True, slots=True)
-class _Windows:
-    """A recording as the segmentation sees it: first samples, and (n_windows, 589, 3) probabilities up to 255."""
-
-    starts: Ints
-    activity: NDArray[np.uint8]
-
-
-@dataclass(frozen=True, slots=True)
-class _Locals:
-    """The local speakers of all windows, in order; `solo_s` and `own_s` are explained at `LocalSpeaker`.
-
-    Attributes:
-        windows, slots: (n,) where each is.
-        embeddings: (n, 256).
-        coherence: (n,) the least cosine between two glimpses of it: low where two people were taken for one.
-    """
-
-    windows: Ints
-    slots: Ints
-    solo_s: Floats
-    own_s: Floats
-    embeddings: Floats
-    coherence: Floats
-
-
-@dataclass(frozen=True, slots=True)
-class _Glimpses:
-    """How a second and a half around an instant sounds: (n,) seconds, (n, 256) embeddings."""
-
-    at_s: Floats
-    embeddings: Floats
-
-    def coherence(self, frames: NDArray[np.bool_], start: int) -> float:
-        """The least cosine between two glimpses with their middle in these frames of a window; 1 if there are no two.
-
-        Args:
-            start: first sample of the window.
-        """
-        first_s = (start + FRAME_OFFSET) / SAMPLE_RATE_HZ
-        near = slice(*np.searchsorted(self.at_s, (first_s, first_s + len(frames) * FRAME_S)))
-        middles = ((self.at_s[near] - first_s) / FRAME_S).astype(np.int64)
-        inside = self.embeddings[near][frames[np.minimum(middles, len(frames) - 1)]]
-        return float((inside @ inside.T).min(initial=1.0))
-
-
-@dataclass(frozen=True, slots=True)
-class _Heard:
-    """All that the networks said of a recording, where `enter` is the least probability of somebody talking."""
-
-    windows: _Windows
-    enter: float
-    local: _Locals
-    glimpses: _Glimpses
 
 
 class Community1Diarizer:
@@ -141,11 +84,11 @@ class Community1Diarizer:
         """
         starts = window_starts(audio.n_samples, self._tuning)
         segmented = partial(_between, progress, 0.0, 0.4)
-        windows = _Windows(starts, self._segmentation.activity(audio, starts, self._tuning.silence, segmented))
+        windows = Windows(starts, self._segmentation.activity(audio, starts, self._tuning.silence, segmented))
         result = VoicedDiarization(Diarization(), {})
         for begun, enter in ((0.4, self._tuning.enter), (0.8, self._tuning.faint)):
             embedded = partial(_between, progress, begun, begun + 0.4)
-            heard = self._listen(audio, windows, enter, embedded)
+            heard = listen(self._voices, audio, windows, enter, self._tuning, embedded)
             still = partial(embedded, 1.0)
             voices = self._find_voices(heard, speakers, still)
             found = self._turns(audio, heard, voices, _asked_for(speakers), still)
@@ -155,37 +98,7 @@ class Community1Diarizer:
         progress(1.0)
         return result
 
-    def _listen(self, audio: Audio, windows: _Windows, enter: float, progress: Progress) -> _Heard:
-        """How every local speaker sounds, and every glimpse."""
-        listener = self._voices.listen(audio)
-        local, local_voices = [], []
-        seen_at_s, seen_voices = [], []
-        for window, start in enumerate(windows.starts):
-            active = windows.activity[window] > 255 * enter
-            for glimpse, voice in listener.embed(int(start), glimpses_of(active, window, windows.starts, self._tuning)):
-                seen_at_s.append(glimpse.at_s)
-                seen_voices.append(voice)
-            speakers = local_speakers_of(active, window, windows.starts, self._tuning)
-            for speaker, voice in listener.embed(int(start), speakers):
-                local.append((window, speaker.slot, speaker.solo_s, speaker.own_s))
-                local_voices.append(voice)
-            progress((window + 1) / len(windows.starts))
-        glimpses = _Glimpses(np.array(seen_at_s, dtype=np.float32), self._voices.normalised(seen_voices))
-        rows = np.array(local, dtype=np.float64).reshape(-1, 4).T
-        places, slots, solo_s, own_s = rows[0].astype(np.int64), rows[1].astype(np.int64), *rows[2:].astype(np.float32)
-        coherence = np.array(
-            [
-                glimpses.coherence(
-                    own_frames(windows.activity[window] > 255 * enter, slot, self._tuning), windows.starts[window]
-                )
-                for window, slot in zip(places, slots, strict=True)
-            ],
-            dtype=np.float32,
-        )
-        embeddings = self._voices.normalised(local_voices)
-        return _Heard(windows, enter, _Locals(places, slots, solo_s, own_s, embeddings, coherence), glimpses)
-
-    def _find_voices(self, heard: _Heard, speakers: SpeakerCount, check: Callable[[], None]) -> Floats:
+    def _find_voices(self, heard: Heard, speakers: SpeakerCount, check: Callable[[], None]) -> Floats:
         """(n_speakers, 256): what clustering finds, and the voices that it missed."""
         least, most = clustering.bounds(speakers)
         known = self._cluster(heard.local, SpeakerCount(maximum=most), check)
@@ -196,7 +109,7 @@ class Community1Diarizer:
         voices = np.concatenate([known, missed])
         return voices if len(voices) >= least else self._cluster(heard.local, speakers, check)
 
-    def _cluster(self, local: _Locals, speakers: SpeakerCount, check: Callable[[], None]) -> Floats:
+    def _cluster(self, local: Locals, speakers: SpeakerCount, check: Callable[[], None]) -> Floats:
         """(n_speakers, 256), from long solo speech of one person; from other speech only if there is too little."""
         enough = max(2, clustering.bounds(speakers)[0])
         long_s, short_s, coherent = self._tuning.clustered_s, self._tuning.solo_s, self._tuning.coherent
@@ -209,7 +122,7 @@ class Community1Diarizer:
         )
 
     def _turns(
-        self, audio: Audio, heard: _Heard, voices: Floats, least: int, check: Callable[[], None]
+        self, audio: Audio, heard: Heard, voices: Floats, least: int, check: Callable[[], None]
     ) -> VoicedDiarization:
         """Add up who talks, let glimpses correct it, and cut it into turns; labels in order of appearance."""
         active, scores = self._add_up(audio, heard, voices, check)
@@ -232,7 +145,7 @@ class Community1Diarizer:
         )
 
     def _add_up(
-        self, audio: Audio, heard: _Heard, voices: Floats, check: Callable[[], None]
+        self, audio: Audio, heard: Heard, voices: Floats, check: Callable[[], None]
     ) -> tuple[NDArray[np.bool_], Floats]:
         """(n_frames, n_speakers) who talks and how surely: local speakers get their voice, windows are added up."""
         local, activity = heard.local, heard.windows.activity

@@ -16,7 +16,8 @@ import pytest
 from backend.domain.transcript import Diarization, SpeakerCount
 from backend.domain.turns import fill_pauses, hysteresis, one_at_a_time, to_turns
 from backend.engines.audio import Audio, MediaInfo, decode
-from backend.engines.community1 import Community1Diarizer, _Glimpses
+from backend.engines.community1 import Community1Diarizer
+from backend.engines.community1_heard import Glimpses
 from backend.engines.community1_looks import local_speakers_of
 from backend.engines.community1_models import EMBEDDING, SEGMENTATION, find_model, open_session
 from backend.engines.community1_voices import VoiceNetwork, pool
@@ -314,7 +315,7 @@ def test_a_local_speaker_made_of_two_voices_is_not_coherent():
     frames = np.ones(589, dtype=bool)
     one, other = np.eye(2, dtype=np.float32)
     at_s = np.arange(20, 30, 0.5, dtype=np.float32)
-    same, mixed = _Glimpses(at_s, np.tile(one, (20, 1))), _Glimpses(at_s, np.array([one] * 10 + [other] * 10))
+    same, mixed = Glimpses(at_s, np.tile(one, (20, 1))), Glimpses(at_s, np.array([one] * 10 + [other] * 10))
     assert same.coherence(frames, 20 * 16_000) == pytest.approx(1)
     assert mixed.coherence(frames, 20 * 16_000) == pytest.approx(0)
     assert mixed.coherence(np.arange(589) < 250, 20 * 16_000) == pytest.approx(1)
