@@ -1,15 +1,16 @@
 """Jobs from outside: accepting a recording, asking how far it is, waiting, cancelling, trying again.
 
 An accepted recording is a file in the spool (or a stored object, for workers on other machines), a row of a job and a
-row of a conversation; only then is it queued. What runs a job is `backend/services/runner.py`.
+row of a conversation; only then is it queued. What runs a job is `backend/services/runner.py`, what mends and clears up
+behind it is `backend/services/job_upkeep.py`.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import cast
 from uuid import uuid4
 
@@ -23,7 +24,7 @@ from backend.database.models import Conversation, ConversationStatus, Job, JobSt
 from backend.database.session import Database
 from backend.domain.jobs import error_from_json
 from backend.errors import Conflict, DatabaseUnavailable, InvalidInput, NotFound, TooManyJobs
-from backend.services.durable import DurableEngine, Pending
+from backend.services.durable import DurableEngine
 from backend.services.metrics import Metrics
 from backend.services.processing import OPTIONS, ProcessOptions, object_row
 from backend.services.speech import SpeechPipeline, StageProgress, ignore_progress
@@ -38,9 +39,6 @@ SHORT, LONG = "asr", "asr-long"
 QUEUES = (SHORT, LONG)
 LONG_FROM_S = 30 * 60
 """Recordings from this length on have a queue of their own, so that short ones are not stuck behind them."""
-
-SETTLED_AFTER_S = 10.0
-"""So long after a recording came, a commit that was on its way is there or is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,69 +280,6 @@ class JobService:
         await self._start(job, here=False)
         return job
 
-    async def requeue_lost(self) -> int:
-        """Queue again what waits in the rows and not in the durable engine; returns how many.
-
-        A process may die between writing the one and the other; workflows of another shape never start here.
-        """
-        before = datetime.now(UTC) - timedelta(seconds=5)
-        async with self._database.transaction() as session:
-            waiting = {job.id: job for job in await jobs.list_waiting(session, before, 500)}
-        states = await self._durable.states([*waiting])
-        async with self._database.transaction() as session:
-            # Later than the states: whoever runs a workflow by then has been registered before it began.
-            alive = {worker.id for worker in await jobs.list_workers(session)}
-        lost = 0
-        for job_id, job in waiting.items():
-            state = states.get(job_id)
-            if state is not None and not state.ended and state.version == self._durable.version:
-                if state.status == "PENDING" and state.executor_id not in alive:
-                    await self._durable.resume(job_id, job.queue)
-                    lost += 1
-                continue
-            if state is not None:
-                await self._durable.forget([job_id])
-            await self._start(job, here=False)
-            lost += 1
-        return lost
-
-    async def forget_ended(self, keep_days: float) -> None:
-        """Delete checkpoints of workflows that ended, and rows of jobs that ended long ago."""
-        ended = await self._durable.ended(limit=500)
-        async with self._database.transaction() as session:
-            states = await jobs.attempts_of(session, ended)
-            await jobs.delete_ended(session, datetime.now(UTC) - timedelta(days=keep_days))
-        done = [job_id for job_id in ended if states.get(job_id, (JobStatus.COMPLETED, 0))[0] in ENDED]
-        if done:
-            await self._durable.forget(done)
-
-    async def forget_orphans(self, orphans: Collection[Pending]) -> None:
-        """Delete workflows whose process died when their job had just ended."""
-        ids = [orphan.id for orphan in orphans if orphan.workflow == WORKFLOW]
-        if not ids:
-            return
-        async with self._database.transaction() as session:
-            states = await jobs.attempts_of(session, ids)
-        over = [job_id for job_id in ids if job_id not in states or states[job_id][0] in ENDED]
-        if over:
-            await self._durable.forget(over)
-
-    async def sweep_recordings(self) -> None:
-        """Delete recordings in the spool that no job needs: their process died before or after it wrote the job.
-
-        Other databases may have jobs with recordings in the same folder; theirs are left alone.
-        """
-        found = await self._storage.kept.names(older_than_s=SETTLED_AFTER_S)
-        if not found:
-            return
-        mark = await self._database.mark()
-        ours = {name for name in found if name.startswith(f"job_{mark}")}
-        async with self._database.transaction() as session:
-            wanted = await jobs.list_spooled(session)
-        for name in ours - wanted:
-            logger.info("%s was left in the spool by a process that died, and is deleted", name)
-            await self._storage.kept.remove(name)
-
     async def _find_same(self, upload: Upload, options: ProcessOptions, how: Submission) -> Job | None:
         sha256 = upload.spooled.sha256
         async with self._database.transaction() as session:
@@ -412,16 +347,19 @@ class JobService:
             return False
         return True
 
+    async def enqueue(self, job: Job) -> None:
+        """Hand a job whose row is written to the durable engine; if that cannot be reached, `requeue_lost` does so."""
+        try:
+            await self._durable.enqueue(WORKFLOW, job.id, job.queue, priority=job.priority)
+        except DatabaseUnavailable as error:
+            logger.warning("job %s will be queued later: %s", job.id, error)
+
     async def _start(self, job: Job, *, here: bool) -> None:
         await self.ensure_running()
         if here:
             await self._durable.run_here(WORKFLOW, job.id)
-            return
-        try:
-            await self._durable.enqueue(WORKFLOW, job.id, job.queue, priority=job.priority)
-        except DatabaseUnavailable as error:
-            # Its row is written, so it is accepted; `requeue_lost` finds it.
-            logger.warning("job %s will be queued later: %s", job.id, error)
+        else:
+            await self.enqueue(job)
 
 
 async def _nothing() -> None:

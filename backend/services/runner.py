@@ -23,6 +23,7 @@ from backend.services.background import LIMITS as BACKGROUND_LIMITS
 from backend.services.background import Background
 from backend.services.concurrency import Rounds, until_available
 from backend.services.durable import DurableEngine, Pending, QueueLimit
+from backend.services.job_upkeep import JobUpkeep
 from backend.services.jobs import LONG, QUEUES, SHORT, WORKFLOW, JobService
 from backend.services.logs import log_context
 from backend.services.processing import ProcessingService
@@ -77,7 +78,7 @@ class JobRunner:
         self._recordings = Recordings(storage, database)
         self._limits = {SHORT: QueueLimit(at_once, poll_s), LONG: QueueLimit(at_once, max(1.0, poll_s))}
         self._limits |= {background.queue(name): limit for name, limit in BACKGROUND_LIMITS.items()}
-        self._keep_days = keep_days
+        self._upkeep = JobUpkeep(storage, database, durable, service, keep_days=keep_days)
         self._heartbeat = Heartbeat(database.url, identity, self._listen)
         self._running: dict[str, tuple[int, JobProgress]] = {}
         self._rounds = (
@@ -302,7 +303,7 @@ class JobRunner:
             orphaned = await jobs.list_orphaned(session)
         for job in orphaned:
             await self._take_over(job)
-        if lost := await self._service.requeue_lost():
+        if lost := await self._upkeep.requeue_lost():
             logger.warning("%d jobs were queued again", lost)
         pending = await self._durable.pending()
         async with self._database.transaction() as session:
@@ -311,10 +312,10 @@ class JobRunner:
         alive = {worker.id for worker in workers}
         orphans = [item for item in pending if item.forsaken or item.executor_id not in alive]
         await self._background.look_around(orphans, {worker.host for worker in workers})
-        await self._service.forget_orphans(orphans)
+        await self._upkeep.forget_orphans(orphans)
         await self._begin_again([item for item in orphans if item.forsaken])
-        await self._service.forget_ended(self._keep_days)
-        await self._service.sweep_recordings()
+        await self._upkeep.forget_ended()
+        await self._upkeep.sweep_recordings()
         await self._storage.spool_files.sweep()
         await self._durable.pace(len(alive))
         self._colleagues = len(alive)

@@ -22,6 +22,7 @@ from backend.engines.audio import Audio
 from backend.engines.base import Progress, TranscribeOptions
 from backend.engines.lazy import Lazy
 from backend.engines.scripted import ScriptedTranscriber
+from backend.services.job_upkeep import JobUpkeep
 from backend.services.speech import SpeechPipeline
 from backend.services.watching import POLL_S
 from backend.wiring import Services
@@ -366,7 +367,8 @@ async def test_checkpoints_of_ended_jobs_are_forgotten(
     job_id = await start(client, recording)
     await reach(client, job_id, "completed")
     await asyncio.sleep(0.3)
-    await services.jobs.forget_ended(keep_days=1)
+    upkeep = JobUpkeep(services.storage, services.database, services.durable, services.jobs, keep_days=1)
+    await upkeep.forget_ended()
     assert await services.durable.states([job_id]) == {}
 
 
