@@ -158,13 +158,13 @@ class ProcessingService:
             raise
 
     async def _hear(self, recording: SpooledFile, options: ProcessOptions, steps: Steps) -> Heard:
-        speech = await self._speech.run(recording.path, options.speech, steps)
+        recognised = await self._speech.hear(recording.path, options.speech, steps)
 
-        async def name_speakers() -> Heard:
-            named, identities = await self._people.recognise(speech)
+        async def attribute() -> Heard:
+            named, identities = await self._people.recognise(await self._speech.attribute(recognised))
             return Heard(named, dict(identities), datetime.now(UTC))
 
-        return await steps.run("attribute", name_speakers, Heard)
+        return await steps.run("attribute", attribute, Heard)
 
     async def _store(self, job: Job, conversation: Conversation, recording: SpooledFile, heard: Heard) -> Stored:
         """Audio and transcript side by side, and the manifest, which names both, as soon as they are there.

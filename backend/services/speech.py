@@ -145,6 +145,15 @@ class SpeechResult:
     damaged_packets: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Recognised:
+    """What the engines say of a recording, before it is known who said what; without a diarizer nobody spoke."""
+
+    facts: RecordingFacts
+    transcription: Transcription
+    diarization: Diarization | None
+
+
 class SpeechPipeline:
     """One transcriber and one diarizer (or none), loaded on first use.
 
@@ -215,7 +224,12 @@ class SpeechPipeline:
         return await anyio.to_thread.run_sync(probe, path, limiter=self._probe_limiter)
 
     async def run(self, path: Path, options: SpeechOptions, steps: Steps) -> SpeechResult:
-        """Who said what in a recording. With separate channels each track is its own speaker's.
+        """Who said what in a recording: `hear` and `attribute`. Raises as `hear`."""
+        recognised = await self.hear(path, options, steps)
+        return await steps.run("attribute", partial(self.attribute, recognised), SpeechResult)
+
+    async def hear(self, path: Path, options: SpeechOptions, steps: Steps) -> Recognised:
+        """What was said in a recording and who spoke when. With separate channels each track is its own speaker's.
 
         Raises:
             EngineUnavailable: a model cannot be loaded.
@@ -227,10 +241,17 @@ class SpeechPipeline:
         try:
             facts = await steps.run("decode", samples.get_facts, RecordingFacts)
             hear = self._hear_tracks if facts.tracks > 1 else self._hear
-            transcription, diarization = await hear(samples, options, steps)
+            return Recognised(facts, *await hear(samples, options, steps))
         finally:
             samples.close()
-        transcript, labels = attribute(transcription, diarization)
+
+    async def attribute(self, recognised: Recognised) -> SpeechResult:
+        """Give what was said to who said it; in a thread, since a day of words takes seconds."""
+        return await anyio.to_thread.run_sync(self._attribute, recognised)
+
+    def _attribute(self, recognised: Recognised) -> SpeechResult:
+        facts, diarization = recognised.facts, recognised.diarization
+        transcript, labels = attribute(recognised.transcription, diarization)
         stats = speaker_stats(transcript, diarization, labels)
         engines = self.engines | ({"diarization": "channels"} if facts.tracks > 1 else {})
         heard = diarization.voices if diarization else {}

@@ -8,9 +8,11 @@ import json
 import re
 import sqlite3
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import anyio
 import httpx
@@ -20,6 +22,7 @@ from sqlalchemy import func, select
 
 from backend.config import Settings
 from backend.database.models import Conversation, Participant, SegmentRow, StoredObjectRow
+from backend.domain.speakers import attribute
 from backend.domain.transcript import Transcription
 from backend.engines.base import TranscribeOptions
 from backend.engines.lazy import Lazy
@@ -76,6 +79,22 @@ async def test_the_answer_says_who_said_what_and_where_it_is(client: httpx.Async
     assert body["duration_s"] == 2.0 and body["language"] == "en" and body["warnings"] == []
     assert body["engines"] == {"transcription": "scripted", "diarization": "scripted"}
     assert {"decode", "diarize", "transcribe", "attribute", "store", "total"} <= set(body["timings_s"])
+
+
+async def test_attribution_has_a_thread_and_a_stage_of_its_own(
+    client: httpx.AsyncClient, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+
+    def attribute_slowly(*heard: Any) -> Any:
+        threads.append(threading.current_thread())
+        time.sleep(0.05)
+        return attribute(*heard)
+
+    monkeypatch.setattr("backend.services.speech.attribute", attribute_slowly)
+    answer = await post(client, recording)
+    assert answer.json()["timings_s"]["attribute"] >= 0.05
+    assert threads and threading.main_thread() not in threads
 
 
 async def test_audio_transcript_and_metadata_are_really_there(
