@@ -121,7 +121,7 @@ class ProcessingService:
         except Exception:
             await self._delete_unnamed(job, stored.objects)
             raise
-        steps.progress("store", 1.0)
+        # From here on the job is over: nothing may ask whether it is still wanted.
         self._metrics.completed(heard.speech.duration_s, steps.timings_s)
 
     async def fail(self, job: Job, recording: SpooledFile | None, error: Exception) -> None:

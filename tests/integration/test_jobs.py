@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -370,6 +371,23 @@ async def test_checkpoints_of_ended_jobs_are_forgotten(
     upkeep = JobUpkeep(services.storage, services.database, services.durable, services.jobs, keep_days=1)
     await upkeep.forget_ended()
     assert await services.durable.states([job_id]) == {}
+
+
+async def test_a_job_that_is_looked_at_right_after_its_commit_still_clears_up(
+    client: httpx.AsyncClient, services: Services, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = services.processing._commit
+
+    async def commit_and_look(*what: Any) -> None:
+        await commit(*what)
+        await services.runner._watch()
+
+    monkeypatch.setattr(services.processing, "_commit", commit_and_look)
+    assert (await send(client, recording)).status_code == 200
+    while services.runner.running:
+        await asyncio.sleep(0.01)
+    assert await services.storage.kept.names(older_than_s=0) == []
+    assert 'aperta_recordings_total{outcome="completed"} 1.0' in (await client.get("/metrics")).text
 
 
 async def test_the_delete_of_a_conversation_stops_its_job_and_leaves_nothing_of_the_recording(
