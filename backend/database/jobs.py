@@ -120,23 +120,14 @@ async def attempts_of(session: AsyncSession, job_ids: Collection[str]) -> dict[s
     return {row.id: (row.status, row.attempt) for row in await session.execute(query)}
 
 
-async def release(
-    session: AsyncSession, job_id: str, worker_id: str, *, crashed: bool, error: Mapping[str, object] | None = None
-) -> bool:
-    """Take a job from a worker: back into the queue, or failed if `error` is given; False if it is not the worker's."""
+async def release(session: AsyncSession, job_id: str, worker_id: str, *, crashed: bool) -> bool:
+    """Take a job from a worker, back into the queue; False if it is not the worker's."""
     values: dict[str, Any] = {"status": JobStatus.QUEUED, "worker_id": None}
     if crashed:
         values["crashes"] = Job.crashes + 1
-    if error is not None:
-        values |= {"status": JobStatus.FAILED, "error": dict(error)}
     query = update(Job).where(Job.id == job_id, Job.worker_id == worker_id, Job.status == JobStatus.RUNNING)
     done = cast("CursorResult[Any]", await session.execute(query.values(**values)))
     return done.rowcount == 1
-
-
-async def running_on(session: AsyncSession, worker_id: str) -> Sequence[Job]:
-    query = select(Job).where(Job.worker_id == worker_id, Job.status == JobStatus.RUNNING)
-    return (await session.execute(query)).scalars().all()
 
 
 async def list_orphaned(session: AsyncSession) -> Sequence[Job]:

@@ -78,15 +78,6 @@ async def list_conversations(
     return (await session.execute(page)).scalars().all(), total
 
 
-async def fail_processing(session: AsyncSession, reason: str, at: datetime) -> int:
-    """Mark every conversation that is being processed as failed; returns how many there were."""
-    stuck = select(Conversation).where(Conversation.status == ConversationStatus.PROCESSING)
-    rows = (await session.execute(stuck)).scalars().all()
-    for row in rows:
-        row.status, row.error, row.completed_at = ConversationStatus.FAILED, reason, at
-    return len(rows)
-
-
 async def list_objects(session: AsyncSession, conversation_id: str) -> Sequence[StoredObjectRow]:
     query = select(StoredObjectRow).where(StoredObjectRow.conversation_id == conversation_id)
     return (await session.execute(query.order_by(StoredObjectRow.id))).scalars().all()

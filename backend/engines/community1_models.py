@@ -20,7 +20,6 @@ from backend.errors import EngineUnavailable
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-ATTRIBUTION = "pyannote speaker-diarization-community-1, CC-BY-4.0, https://huggingface.co/pyannote"
 WHEEL = "moonshine-voice==0.0.71"
 REMEDY = f"Install {WHEEL}, or point the models directory at segmentation.ort and embedding.ort."
 Table = Any  # a table of ONNX Runtime's generated flatbuffer reader, which has no types

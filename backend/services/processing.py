@@ -22,7 +22,6 @@ from backend.domain.formats import to_text
 from backend.domain.jobs import Superseded, error_to_json
 from backend.domain.manifest import manifest_of
 from backend.domain.voices import SpeakerIdentity
-from backend.engines.base import TranscribeOptions
 from backend.errors import AppError, InvalidInput, NotFound, ProcessingFailed, StorageError, TooLarge
 from backend.services.concurrency import until_available
 from backend.services.metrics import Metrics
@@ -39,10 +38,6 @@ class ProcessOptions:
 
     title: str | None = None
     speech: SpeechOptions = field(default_factory=SpeechOptions)
-
-    @property
-    def transcribe(self) -> TranscribeOptions:
-        return self.speech.transcribe
 
 
 OPTIONS = TypeAdapter(ProcessOptions)

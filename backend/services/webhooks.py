@@ -36,7 +36,6 @@ RETRY_AFTER_S: Sequence[float] = (5, 5 * MINUTE_S, 30 * MINUTE_S, 2 * HOUR_S, 5 
 
 JITTER = 0.2
 GONE = 410
-EVENTS = ("job.completed", "job.failed", "job.cancelled")
 SECRET_PREFIX = "whsec_"
 SECRET_BYTES = range(24, 65)
 MAX_ERROR_CHARS = 200
@@ -108,7 +107,7 @@ class WebhookService:
         """Add a message to the caller's transaction; schedule it once that is committed.
 
         Args:
-            event: one of `EVENTS`.
+            event: "job.completed", "job.failed" or "job.cancelled".
         """
         delivery = Delivery(
             id=f"msg_{uuid4().hex}",

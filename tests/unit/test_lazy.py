@@ -40,11 +40,3 @@ def test_a_failed_load_is_tried_again() -> None:
     with pytest.raises(RuntimeError):
         lazy.get()
     assert not lazy.loaded and lazy.get() == "model"
-
-
-def test_evicting_drops_the_model_and_the_next_call_loads_again() -> None:
-    made = iter(["first", "second"])
-    lazy = Lazy("model", lambda: next(made))
-    assert lazy.get() == "first"
-    lazy.evict()
-    assert not lazy.loaded and lazy.get() == "second"
