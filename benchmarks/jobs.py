@@ -35,7 +35,7 @@ from backend.database.models import Conversation, ConversationStatus, Job, JobSt
 from backend.database.session import Database
 from backend.domain.transcript import Segment, SpeakerStats, Transcript, Word
 from backend.services.jobs.runner import ALL_QUEUES
-from backend.services.jobs.service import QUEUES, Submission, Upload
+from backend.services.jobs.service import QUEUES, ReceivedRecording, Submission
 from backend.services.processing.service import ProcessOptions
 from backend.services.speech.steps import DirectSteps
 from backend.services.storage import StorageConfig
@@ -259,7 +259,7 @@ async def submit(services: Services, sound: bytes, how: Submission) -> Job:
         yield sound
 
     async with services.storage.spool(chunks()) as spooled:
-        return await services.jobs.submit(Upload(spooled, "tone.wav", "audio/wav"), OPTIONS, how)
+        return await services.jobs.submit(ReceivedRecording(spooled, "tone.wav", "audio/wav"), OPTIONS, how)
 
 
 async def run_durably(services: Services, sound: bytes, *, here: bool) -> None:

@@ -31,7 +31,7 @@ from backend.database.models import Conversation, ConversationStatus, StoredObje
 from backend.database.session import Database
 from backend.observability.metrics import Metrics
 from backend.services.lifecycle.drain import DrainService
-from backend.services.reconciliation import CustodyService, Scope
+from backend.services.reconciliation import ReconciliationService, Scope
 from backend.services.storage import StorageService
 from benchmarks.report import describe, machine, table
 from benchmarks.storage_bench import (
@@ -174,7 +174,7 @@ async def verify(bench: Bench) -> str:
     await _plant(database, bench.folder / "verify", count, "verify", FILE_BYTES)
     async with StorageService(bench.local("verify")) as storage:
         for deep in (False, True):
-            report = await CustodyService(storage, database).verify(Scope(deep=deep))
+            report = await ReconciliationService(storage, database).verify(Scope(deep=deep))
             assert (report.exit_code, report.checked.rows, report.checked.objects) == (0, count, count), report
             name = "`verify --deep`" if deep else "`verify`"
             rows.append((name, f"{report.seconds:.1f}", f"{count / report.seconds:.0f}"))

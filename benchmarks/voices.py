@@ -1,4 +1,4 @@
-"""How surely voices are recognised: equal error rate over pairs, and what recognition makes of everybody.
+"""How surely voices are output: equal error rate over pairs, and what recognition makes of everybody.
 
     python -m benchmarks.voices FOLDER [--threads 2]
 

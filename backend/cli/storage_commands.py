@@ -23,10 +23,11 @@ def probe_store(
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Find out what the configured S3 endpoint can and cannot do. Status 1 if something that is needed fails."""
-    from backend.services.storage.stores.s3.probe import probe
+
+    from backend.services.storage.stores.s3.probe import probe_endpoint
 
     with plain_errors():
-        report = probe(read_settings().storage)
+        report = probe_endpoint(read_settings().storage)
     if as_json:
         print(json.dumps({"usable": report.usable, **asdict(report)}, indent=2))
     else:

@@ -1,4 +1,4 @@
-"""Pace: transfers spread over time, so that together they stay below so many bytes a second."""
+"""RateLimit: transfers spread over time, so that together they stay below so many bytes a second."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import time
 
 
-class Pace:
+class RateLimit:
     """Gives each transfer a slot as long as it should take; slots do not overlap.
 
     A transfer that itself keeps to the rate then fills its slot, and the next begins when it ends.

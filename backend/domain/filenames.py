@@ -32,7 +32,7 @@ def safe_filename(name: str) -> str:
     return (_cut(stem, MAX_STEM_BYTES) or "recording") + extension
 
 
-def media_type(filename: str) -> str:
+def guess_media_type(filename: str) -> str:
     """Return the audio or video type a name suggests, else one that nothing opens: never a page or a program."""
     guessed = mimetypes.guess_type(filename)[0] or ""
     return guessed if guessed.startswith(("audio/", "video/")) else "application/octet-stream"

@@ -30,7 +30,7 @@ Device = Literal["auto", "cpu", "cuda"]
 # cut again, or a segment could span minutes in which nobody speaks.
 PAUSE_S = 1.0
 
-# Whisper keeps half of its 448 positions for prompts; longer ones leave no room for the text.
+# Whisper keeps half of its 448 positions for prompts; longer ones leave no positions for the text.
 PROMPT_TOKENS = 220
 
 _CONTROL_TOKEN = re.compile(r"<\|[^|]*\|>")

@@ -13,7 +13,7 @@ from backend.database.session import Database
 from backend.domain.addresses import parse_allowance
 from backend.observability.metrics import Metrics
 from backend.observability.tracing import set_up_tracing
-from backend.services.conversations.deletion import DeleteService
+from backend.services.conversations.deletion import DeletionService
 from backend.services.conversations.reading import ConversationService
 from backend.services.jobs.background import STORAGE, Background
 from backend.services.jobs.durable import DurableEngine
@@ -23,7 +23,7 @@ from backend.services.jobs.service import JobService
 from backend.services.lifecycle.drain import DrainService
 from backend.services.people.service import PeopleService
 from backend.services.processing.service import ProcessingService
-from backend.services.reconciliation import CustodyService
+from backend.services.reconciliation import ReconciliationService
 from backend.services.remote.client import OutboundClient
 from backend.services.remote.download import Fetcher
 from backend.services.speech.pipeline import SpeechPipeline
@@ -56,8 +56,8 @@ class Services:
     fetcher: Fetcher
     webhooks: WebhookService
     drain: DrainService
-    deletes: DeleteService
-    custody: CustodyService
+    deletes: DeletionService
+    reconciliation: ReconciliationService
     jobs: JobService
     runner: JobRunner
     durable: DurableEngine
@@ -93,11 +93,11 @@ async def open_services(
         database = await _open_database(settings, stack)
         people = PeopleService(database, enabled=settings.known_voices)
         metrics = Metrics()
-        metrics.register(storage.figures)
+        metrics.register(storage.metrics)
         processing = ProcessingService(storage, database, speech, people, metrics)
         webhooks = open_webhooks(settings, database)
         drain = _open_drain(settings, storage, database, metrics)
-        deletes = DeleteService(storage, database)
+        deletes = DeletionService(storage, database)
         expires_s = settings.upload_expires_s
         uploads = UploadService(storage, database, max_bytes=settings.max_upload_bytes, expires_s=expires_s)
         await stack.enter_async_context(UploadSweeper(uploads, storage, database, expires_s=expires_s))
@@ -145,7 +145,7 @@ async def open_services(
             webhooks=webhooks,
             drain=drain,
             deletes=deletes,
-            custody=CustodyService(storage, database),
+            reconciliation=ReconciliationService(storage, database),
             jobs=jobs,
             runner=runner,
             durable=durable,
@@ -154,20 +154,22 @@ async def open_services(
 
 
 @dataclass(frozen=True, slots=True)
-class Keeping:
+class StorageTools:
     """What looks after the objects and their rows."""
 
-    custody: CustodyService
+    reconciliation: ReconciliationService
     drain: DrainService
 
 
 @asynccontextmanager
-async def open_keeping(settings: Settings) -> AsyncIterator[Keeping]:
+async def open_storage_tools(settings: Settings) -> AsyncIterator[StorageTools]:
     """Open storage and database without engines or jobs. Arguments and errors as in `open_services`."""
     async with AsyncExitStack() as stack:
         storage = await stack.enter_async_context(StorageService(settings.storage))
         database = await _open_database(settings, stack)
-        yield Keeping(CustodyService(storage, database), _open_drain(settings, storage, database, Metrics()))
+        yield StorageTools(
+            ReconciliationService(storage, database), _open_drain(settings, storage, database, Metrics())
+        )
 
 
 async def _open_database(settings: Settings, stack: AsyncExitStack) -> Database:

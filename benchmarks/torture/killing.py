@@ -49,13 +49,13 @@ def _s3(operation: str, when: str, often: int = 2) -> Point:
 UPLOAD = {
     "while spooling": _point(f"{STORAGE}.writing", "Pipeline.add", "before", often=30),
     "spooled": _point(f"{STORAGE}.spool", "Spool._write", "after"),
-    "before the rename": _point(f"{STORAGE}.kept", "KeptRecordings.keep", "before"),
-    "renamed": _point(f"{STORAGE}.kept", "KeptRecordings.keep", "after"),
+    "before the rename": _point(f"{STORAGE}.kept", "AcceptedRecordings.keep", "before"),
+    "renamed": _point(f"{STORAGE}.kept", "AcceptedRecordings.keep", "after"),
     "accepted": _point("backend.services.jobs.service", "JobService._accept", "after"),
     "between steps": _point("backend.services.jobs.steps", "DurableSteps.run", "after", often=12),
     "before the commit": _point("backend.services.processing.service", "ProcessingService._commit", "before"),
     "committed": _point("backend.services.processing.service", "ProcessingService._commit", "after"),
-    "before the spool file goes": _point(f"{STORAGE}.kept", "KeptRecordings.remove", "before"),
+    "before the spool file goes": _point(f"{STORAGE}.kept", "AcceptedRecordings.remove", "before"),
 }
 LOCAL = {
     "before the link": _point(f"{STORAGE}.local", "LocalStore._place", "before", often=9),
@@ -77,12 +77,12 @@ DRAIN = {
     "drain: deleted": _point(f"{STORAGE}.service", "StorageService.delete", "after", often=9),
 }
 DELETE = {
-    "delete: buried": _point("backend.services.conversations.deletion", "DeleteService._finish", "before", often=2),
+    "delete: buried": _point("backend.services.conversations.deletion", "DeletionService._finish", "before", often=2),
     "delete: one object gone": _point(
-        "backend.services.conversations.deletion", "DeleteService._delete_object", "after", often=5
+        "backend.services.conversations.deletion", "DeletionService._delete_object", "after", often=5
     ),
     "delete: all objects gone": _point(
-        "backend.services.conversations.deletion", "DeleteService._delete_unnamed", "after", often=2
+        "backend.services.conversations.deletion", "DeletionService._delete_unnamed", "after", often=2
     ),
 }
 POINTS = UPLOAD | LOCAL | S3 | DRAIN | DELETE

@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 
 from backend.errors import StorageMisconfigured
 from backend.services.storage import StorageConfig, StorageService
-from backend.services.storage.stores.s3.probe import probe
+from backend.services.storage.stores.s3.probe import probe_endpoint
 from tests.contracts.store_contract import conversation, read
 from tests.support.ceph_server import Ceph
 from tests.support.fixtures_storage import StorageConfigMaker
@@ -69,7 +69,7 @@ async def test_encryption_on_a_plain_connection_is_refused_and_the_switch_named(
 
 
 def test_the_probe_sees_all_of_that(tls_config: StorageConfig) -> None:
-    report = probe(tls_config)
+    report = probe_endpoint(tls_config)
     verdicts = {finding.name: finding.verdict for finding in report.findings}
     assert report.usable
     assert (verdicts["checksums when_required"], verdicts["checksums when_supported"]) == ("yes", "no")

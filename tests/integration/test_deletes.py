@@ -14,7 +14,7 @@ from sqlalchemy import text
 from backend.concurrency.lanes import ThreadLane
 from backend.database import conversations
 from backend.errors import NotFound, StorageMisconfigured, StorageUnavailable
-from backend.services.conversations.deletion import DeleteService, DeletesReport
+from backend.services.conversations.deletion import DeletesReport, DeletionService
 from backend.services.storage import StorageConfig, StorageService
 from backend.services.storage.stores.local.store import LocalStore
 from backend.services.storage.stores.memory import MemoryStore
@@ -61,7 +61,7 @@ async def in_memory(
         yield opened
 
 
-async def finishes_one(deletes: DeleteService) -> bool:
+async def finishes_one(deletes: DeletionService) -> bool:
     return (await deletes.finish_pending()).finished == 1
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from backend.concurrency.lanes import ThreadLane
-from backend.concurrency.rate import Pace
+from backend.concurrency.rate import RateLimit
 from backend.database import deletions
 from backend.errors import ObjectMissing, ObjectRefused, StorageUnavailable
 from backend.services.lifecycle.drain import Backlog, DrainReport, DrainResult
@@ -268,7 +268,7 @@ async def test_many_objects_together_keep_to_a_rate(depot: Depot) -> None:
 
 async def test_a_large_object_alone_keeps_to_a_rate(depot: Depot) -> None:
     audio = await depot.audio(await depot.record(b"x" * 2_000_000))
-    depot.drain._pace = Pace(1_000_000)
+    depot.drain._pace = RateLimit(1_000_000)
     begun = time.monotonic()
     assert (await depot.drain.drain_object(audio.id)).result == DrainResult.MOVED
     assert time.monotonic() - begun > 1, "but for a first burst it is sent at this rate"

@@ -23,7 +23,7 @@ from backend.engines.audio.samples import Audio
 from backend.engines.base import Progress, TranscribeOptions
 from backend.engines.lazy import Lazy
 from backend.engines.scripted import ScriptedTranscriber
-from backend.services.jobs.maintenance import JobUpkeep
+from backend.services.jobs.maintenance import JobMaintenance
 from backend.services.jobs.watch import POLL_S
 from backend.services.speech.pipeline import SpeechPipeline
 from backend.wiring.services import Services
@@ -321,7 +321,7 @@ async def test_a_full_queue_is_refused_before_the_body_is_read(
 
 
 async def test_owners_take_turns_in_the_queue(settings: Settings, engine: SteppedTranscriber, recording: Path) -> None:
-    from backend.services.jobs.service import Submission, Upload
+    from backend.services.jobs.service import ReceivedRecording, Submission
     from backend.services.processing.service import ProcessOptions
 
     speech = SpeechPipeline(Lazy("stepped", lambda: engine), None, max_audio_s=60)
@@ -332,7 +332,9 @@ async def test_owners_take_turns_in_the_queue(settings: Settings, engine: Steppe
                 yield recording.read_bytes()
 
             async with services.storage.spool(chunks()) as spooled:
-                job = await services.jobs.submit(Upload(spooled, "a.wav"), ProcessOptions(), Submission(owner=owner))
+                job = await services.jobs.submit(
+                    ReceivedRecording(spooled, "a.wav"), ProcessOptions(), Submission(owner=owner)
+                )
             return job.priority
 
         many = [await submit("ann") for _ in range(5)]
@@ -368,7 +370,7 @@ async def test_checkpoints_of_ended_jobs_are_forgotten(
     job_id = await start(client, recording)
     await reach(client, job_id, "completed")
     await asyncio.sleep(0.3)
-    upkeep = JobUpkeep(services.storage, services.database, services.durable, services.jobs, keep_days=1)
+    upkeep = JobMaintenance(services.storage, services.database, services.durable, services.jobs, keep_days=1)
     await upkeep.forget_ended()
     assert await services.durable.states([job_id]) == {}
 
@@ -386,7 +388,7 @@ async def test_a_job_that_is_looked_at_right_after_its_commit_still_clears_up(
     assert (await send(client, recording)).status_code == 200
     while services.runner.running:
         await asyncio.sleep(0.01)
-    assert await services.storage.kept.names(older_than_s=0) == []
+    assert await services.storage.accepted.names(older_than_s=0) == []
     assert 'aperta_recordings_total{outcome="completed"} 1.0' in (await client.get("/metrics")).text
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from backend.errors import StorageMisconfigured
 from backend.services.storage import StorageConfig
-from backend.services.storage.stores.s3.probe import ProbeReport, probe
+from backend.services.storage.stores.s3.probe import ProbeReport, probe_endpoint
 from tests.support.fixtures_storage import StorageConfigMaker
 from tests.support.processes import environment
 from tests.support.servers import FaultProxy, S3Server, free_port
@@ -30,7 +30,7 @@ def details(report: ProbeReport) -> dict[str, str]:
 def test_a_good_store_is_usable_and_nothing_is_left_in_it(
     s3_server: S3Server, s3_config: StorageConfigMaker, raw_s3: Any, bucket: str
 ) -> None:
-    report = probe(s3_config(s3_server))
+    report = probe_endpoint(s3_config(s3_server))
     assert report.usable
     cannot = {name for name, verdict in verdicts(report).items() if verdict == "no"}
     assert cannot == {"encryption AES256", "encryption aws:kms", "versioning"}
@@ -40,22 +40,22 @@ def test_a_good_store_is_usable_and_nothing_is_left_in_it(
 
 
 def test_what_is_configured_is_needed(s3_server: S3Server, s3_config: StorageConfigMaker) -> None:
-    report = probe(s3_config(s3_server, s3_server_side_encryption="AES256"))
+    report = probe_endpoint(s3_config(s3_server, s3_server_side_encryption="AES256"))
     assert not report.usable
     assert [f.name for f in report.findings if f.needed and f.verdict != "yes"] == ["encryption AES256"]
 
 
 def test_a_wrong_secret_and_a_missing_bucket_are_told_apart(s3_server: S3Server, s3_config: StorageConfigMaker) -> None:
-    wrong = probe(s3_config(s3_server, aws_secret_access_key="wrong"))
+    wrong = probe_endpoint(s3_config(s3_server, aws_secret_access_key="wrong"))
     assert (verdicts(wrong)["credentials"], verdicts(wrong)["put, head, get"]) == ("no", "untried")
     assert "AWS_SECRET_ACCESS_KEY" in details(wrong)["credentials"]
-    missing = probe(s3_config(s3_server, s3_bucket_name="no-such-bucket"))
+    missing = probe_endpoint(s3_config(s3_server, s3_bucket_name="no-such-bucket"))
     assert (verdicts(missing)["credentials"], verdicts(missing)["bucket"]) == ("yes", "no")
     assert not wrong.usable and not missing.usable
 
 
 def test_denied_writes_show_where_reading_works(s3_reader: S3Server, s3_config: StorageConfigMaker) -> None:
-    report = probe(s3_config(s3_reader))
+    report = probe_endpoint(s3_config(s3_reader))
     assert (verdicts(report)["bucket"], verdicts(report)["put, head, get"]) == ("yes", "no")
     assert "AccessDenied" in details(report)["put, head, get"] and not report.usable
 
@@ -63,20 +63,20 @@ def test_denied_writes_show_where_reading_works(s3_reader: S3Server, s3_config: 
 def test_clocks_that_differ_are_named(faulty: FaultProxy, s3_config: StorageConfigMaker) -> None:
     year = datetime.now(UTC).year
     faulty.rewrite = (f" {year} ".encode(), f" {year - 1} ".encode())
-    report = probe(s3_config(faulty.server))
+    report = probe_endpoint(s3_config(faulty.server))
     assert verdicts(report)["clock"] == "no" and "off this machine" in details(report)["clock"]
     assert not report.usable
 
 
 def test_nobody_listens(s3_config: StorageConfigMaker) -> None:
-    report = probe(s3_config(S3Server("127.0.0.1", free_port())))
+    report = probe_endpoint(s3_config(S3Server("127.0.0.1", free_port())))
     assert not report.usable and verdicts(report)["credentials"] == "no"
     assert "Is the store up" in details(report)["credentials"]
 
 
 def test_without_a_bucket_there_is_nothing_to_probe() -> None:
     with pytest.raises(StorageMisconfigured, match="S3_BUCKET_NAME"):
-        probe(StorageConfig(_env_file=None))
+        probe_endpoint(StorageConfig(_env_file=None))
 
 
 def command(folder: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from backend.database.models import Conversation, StoredObjectRow
-from backend.services.reconciliation import ActionKind, CustodyService, Grace, RepairReport, Scope
+from backend.services.reconciliation import ActionKind, Grace, ReconciliationService, RepairReport, Scope
 from backend.services.storage import StorageService
 from backend.services.storage.keys import distinct_key
 from tests.support.fixtures_reconciliation import AT_ONCE, Keeper
@@ -216,7 +216,7 @@ async def test_nothing_is_quarantined_while_a_store_that_may_have_the_manifest_i
     stray = s3_keeper.storage.stores[1].locator("audio", "conv_nobody/2026/01/15/stray.wav")
     s3_keeper.overwrite(stray, b"stray")
     async with StorageService(config) as storage:
-        report = await CustodyService(storage, s3_keeper.database).repair(Scope(grace=AT_ONCE), apply=True)
+        report = await ReconciliationService(storage, s3_keeper.database).repair(Scope(grace=AT_ONCE), apply=True)
     assert (report.counts, report.failed, report.exit_code) == ({"leave": 1}, 1, 2)
     assert Path(stray).read_bytes() == b"stray"
 
@@ -226,11 +226,11 @@ async def test_the_quarantine_is_emptied_of_what_is_old_enough(keeper: Keeper) -
     kept = keeper.everything()
     await keeper.storage.save_audio_file(b"stray", "conv_nobody", "stray.wav")
     await keeper.repair()
-    young = await keeper.custody.empty_quarantine(older_than_s=3600, apply=True)
-    dry = await keeper.custody.empty_quarantine(older_than_s=-60, apply=False)
+    young = await keeper.reconciliation.empty_quarantine(older_than_s=3600, apply=True)
+    dry = await keeper.reconciliation.empty_quarantine(older_than_s=-60, apply=False)
     assert (young.objects, dry.objects, dry.bytes) == (0, 1, 5)
     assert len(keeper.everything()) == len(kept) + 1
-    assert (await keeper.custody.empty_quarantine(older_than_s=-60, apply=True)).objects == 1
+    assert (await keeper.reconciliation.empty_quarantine(older_than_s=-60, apply=True)).objects == 1
     assert keeper.everything() == kept
 
 
@@ -239,7 +239,7 @@ async def test_usage_counts_what_is_where(keeper: Keeper) -> None:
     await keeper.storage.save_audio_file(b"stray", "conv_nobody", "stray.wav")
     await keeper.repair(grace=replace(Grace(), orphan_s=-60))
     (keeper.upload_dir / ".spool" / "in-progress.part").write_bytes(b"123")
-    usage = await keeper.custody.usage()
+    usage = await keeper.reconciliation.usage()
     held = {(item.store, item.kind): (item.objects, item.bytes) for item in usage.holdings}
     assert held[kept.audio.store, "audio"] == (1, 1234) and len(held) == 3
     assert (usage.spool.objects, usage.spool.bytes) == (1, 3)

@@ -52,13 +52,13 @@ class TestFullDisk:
     async def test_the_rest_goes_on_and_uploads_do_when_there_is_room(
         self, client: httpx.AsyncClient, services: Services, tmp_path: Path
     ) -> None:
-        services.storage.room._hard_bytes = 0
+        services.storage.space._hard_bytes = 0
         done = (await process(client, tmp_path)).json()
-        services.storage.room._hard_bytes = 1024 * TEBIBYTE
+        services.storage.space._hard_bytes = 1024 * TEBIBYTE
         assert (await process(client, tmp_path)).status_code == 507
         assert (await client.get(f"/conversations/{done['conversation_id']}/audio")).status_code == 200
         assert (await client.delete(f"/conversations/{done['conversation_id']}")).status_code == 204
-        services.storage.room._hard_bytes = 0
+        services.storage.space._hard_bytes = 0
         assert (await process(client, tmp_path)).status_code == 200
 
     async def test_it_is_seen_everywhere(self, client: httpx.AsyncClient) -> None:

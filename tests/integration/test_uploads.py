@@ -260,7 +260,7 @@ async def test_what_expires_is_gone(client: httpx.AsyncClient, services: Service
 
 
 async def test_a_file_that_belongs_to_no_upload_is_swept(services: Services, stored_files: StoredFiles) -> None:
-    await services.storage.growing.create("forgotten.part")
+    await services.storage.resumable.create("forgotten.part")
     await anyio.sleep(0.01)
     assert await UploadSweeper(services.uploads, services.storage, services.database, expires_s=60).sweep() == 0
     assert await UploadSweeper(services.uploads, services.storage, services.database, expires_s=0).sweep() == 1

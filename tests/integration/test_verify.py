@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from backend.database.models import Conversation, ConversationStatus, Job, StoredObjectRow, UploadRow
 from backend.errors import InvalidInput
-from backend.services.reconciliation import Bounds, CustodyService, Grace, Scope, VerifyReport
+from backend.services.reconciliation import Bounds, Grace, ReconciliationService, Scope, VerifyReport
 from backend.services.storage import StorageService
 from tests.support.fixtures_reconciliation import AT_ONCE, Keeper
 from tests.support.recordings import change, keep_conversation
@@ -169,7 +169,7 @@ async def test_a_store_that_does_not_answer_is_told_and_the_others_are_looked_at
         kept = await keep_conversation(storage, s3_keeper.database)
         Path(kept.audio.locator).unlink()
         began = time.monotonic()
-        report = await CustodyService(storage, s3_keeper.database).verify(Scope(grace=AT_ONCE))
+        report = await ReconciliationService(storage, s3_keeper.database).verify(Scope(grace=AT_ONCE))
     assert time.monotonic() - began < 10, "it is not asked for each object"
     assert (report.status, report.exit_code) == ("incomplete", 2)
     assert [(item.store, item.objects) for item in report.unchecked] == [("s3", 3)]

@@ -19,7 +19,7 @@ from backend.database.models import Conversation, ConversationStatus, Participan
 from backend.database.session import Database
 from backend.errors import ObjectMissing
 from backend.observability.metrics import Metrics
-from backend.services.conversations.deletion import DeleteService
+from backend.services.conversations.deletion import DeletionService
 from backend.services.lifecycle.drain import DrainService
 from backend.services.storage import StorageConfig, StorageService, StoredObject
 from tests.contracts.store_contract import read
@@ -35,7 +35,7 @@ class Depot:
     local: StorageService
     database: Database
     drain: DrainService
-    deletes: DeleteService
+    deletes: DeletionService
     metrics: Metrics
 
     async def record(self, data: bytes = b"sound", filename: str = "meeting.wav") -> str:
@@ -121,7 +121,7 @@ async def open_depot(
     metrics = Metrics()
     async with storage, local:
         drain = DrainService(storage, database, metrics, **options)
-        yield Depot(storage, local, database, drain, DeleteService(storage, database), metrics)
+        yield Depot(storage, local, database, drain, DeletionService(storage, database), metrics)
     await database.close()
 
 

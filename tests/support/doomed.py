@@ -65,7 +65,7 @@ def doom(point: str, signal_number: int) -> None:
     from backend.services.processing.service import ProcessingService
     from backend.services.speech.pipeline import SpeechPipeline
     from backend.services.storage import StorageService
-    from backend.services.storage.spool.accepted import KeptRecordings
+    from backend.services.storage.spool.accepted import AcceptedRecordings
     from backend.services.storage.spool.temporary import Spool
 
     def die(*_arguments: object) -> None:
@@ -109,7 +109,7 @@ def doom(point: str, signal_number: int) -> None:
         _around(*stages[stage], die_soon, _nothing)
         return
     points: dict[str, tuple[Any, str, Callable[..., None], Callable[..., None]]] = {
-        "kept": (KeptRecordings, "keep", _nothing, die),
+        "kept": (AcceptedRecordings, "keep", _nothing, die),
         "accepted": (JobService, "_start", die, _nothing),
         "queued": (JobService, "_start", _nothing, die),
         "decoded": (SpeechPipeline, "_decode", _nothing, die),

@@ -1,4 +1,4 @@
-"""Fixtures of the custody tests: a storage service with rows, on a folder and on a bucket of its own."""
+"""Fixtures of the reconciliation tests: a storage service with rows, on a folder and on a bucket of its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 
 from backend.database.session import Database
-from backend.services.reconciliation import Bounds, CustodyService, Grace, RepairReport, Scope, VerifyReport
+from backend.services.reconciliation import Bounds, Grace, ReconciliationService, RepairReport, Scope, VerifyReport
 from backend.services.storage import StorageConfig, StorageService
 from tests.support.recordings import open_database
 
@@ -28,16 +28,16 @@ class Keeper:
         self.upload_dir = upload_dir
         self.s3 = s3
         self.bucket = bucket
-        self.custody = CustodyService(storage, database)
+        self.reconciliation = ReconciliationService(storage, database)
 
     def in_batches_of(self, size: int) -> None:
-        self.custody = CustodyService(self.storage, self.database, batch=size)
+        self.reconciliation = ReconciliationService(self.storage, self.database, batch=size)
 
     async def verify(self, grace: Grace = AT_ONCE, bounds: Bounds = Bounds(), **scope: Any) -> VerifyReport:  # noqa: B008
-        return await self.custody.verify(Scope(grace=grace, bounds=bounds, **scope))
+        return await self.reconciliation.verify(Scope(grace=grace, bounds=bounds, **scope))
 
     async def repair(self, *, apply: bool = True, grace: Grace = AT_ONCE, **scope: Any) -> RepairReport:
-        return await self.custody.repair(Scope(grace=grace, **scope), apply=apply)
+        return await self.reconciliation.repair(Scope(grace=grace, **scope), apply=apply)
 
     async def read(self, locator: str) -> bytes:
         return b"".join([chunk async for chunk in self.storage.open(locator)])
@@ -90,7 +90,7 @@ async def s3_keeper(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIter
 
 
 async def _open(stack: AsyncExitStack, request: pytest.FixtureRequest, tmp_path: Path, *, on_s3: bool) -> Keeper:
-    upload_dir, s3, bucket = tmp_path / "uploads", None, f"custody-{uuid4().hex[:8]}"
+    upload_dir, s3, bucket = tmp_path / "uploads", None, f"reconciliation-{uuid4().hex[:8]}"
     config = StorageConfig(_env_file=None, upload_dir=str(upload_dir))
     if on_s3:
         s3 = request.getfixturevalue("raw_s3")

@@ -19,7 +19,7 @@ from typing import Any
 from backend.config import Settings
 from backend.database.session import Database
 from backend.observability.metrics import Metrics
-from backend.services.conversations.deletion import DeleteService
+from backend.services.conversations.deletion import DeletionService
 from backend.services.lifecycle.drain import DrainService
 from backend.services.storage import StorageService
 from tests.support.processes import environment
@@ -91,7 +91,7 @@ async def main(what: str, point: str, occurrence: int, *conversation_ids: str) -
         if what == "drain":
             await DrainService(storage, database, Metrics()).drain_all(concurrency=2)
         for conversation_id in conversation_ids:
-            await DeleteService(storage, database).delete(conversation_id)
+            await DeletionService(storage, database).delete(conversation_id)
 
 
 if __name__ == "__main__":

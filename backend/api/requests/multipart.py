@@ -122,7 +122,7 @@ class MultipartUpload:
             raise HTTPException(422, "More than one file was sent. Send one recording per request.")
         self._in_file = True
         self.filename = safe_filename(filename)
-        self.content_type = media_type(self._headers.get(b"content-type", b"").decode("latin-1"))
+        self.content_type = valid_media_type(self._headers.get(b"content-type", b"").decode("latin-1"))
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._in_file:
@@ -157,7 +157,7 @@ def _parser(request: Request, upload: MultipartUpload) -> MultipartParser:
         raise HTTPException(400, f"The multipart boundary cannot be used: {error}") from error
 
 
-def media_type(claimed: str) -> str | None:
+def valid_media_type(claimed: str) -> str | None:
     """A client's audio or video type; anything else (curl says octet-stream for flac) is better guessed later."""
     media = claimed.partition(";")[0].strip().lower()
     return media if re.fullmatch(r"(audio|video)/[a-z0-9.+-]{1,100}", media) else None

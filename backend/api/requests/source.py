@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from backend.api.requests.multipart import MultipartUpload
-from backend.services.jobs.service import Upload
+from backend.services.jobs.service import ReceivedRecording
 from backend.services.storage import SpooledFile
 from backend.wiring.services import Services
 
@@ -30,7 +30,7 @@ def open_form(request: Request, services: Services) -> MultipartUpload:
 @asynccontextmanager
 async def recording_of(
     form: MultipartUpload, spooled: SpooledFile, services: Services, owner: str
-) -> AsyncGenerator[Upload, None]:
+) -> AsyncGenerator[ReceivedRecording, None]:
     """The one recording that a form means, once its body was read.
 
     Raises:
@@ -50,10 +50,10 @@ async def recording_of(
                 remote.chunks, max_bytes=services.settings.max_upload_bytes, expected_bytes=remote.size_bytes
             ) as file,
         ):
-            yield Upload(file, remote.filename, remote.content_type)
+            yield ReceivedRecording(file, remote.filename, remote.content_type)
     elif upload_id := fields.get("upload_id"):
         await services.uploads.check_owner(upload_id, owner)
         async with services.uploads.claim(upload_id) as (file, filename, content_type):
-            yield Upload(file, filename, content_type)
+            yield ReceivedRecording(file, filename, content_type)
     else:
-        yield Upload(spooled, form.filename or "", form.content_type)
+        yield ReceivedRecording(spooled, form.filename or "", form.content_type)

@@ -13,7 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
-from backend.api.requests.multipart import media_type
+from backend.api.requests.multipart import valid_media_type
 from backend.database.models import UploadRow
 from backend.services.storage.spool.resumable import Checksum
 from backend.services.uploads.service import NewUpload
@@ -71,7 +71,7 @@ def new_upload(headers: Headers, owner: str) -> NewUpload:
     details = _metadata(headers.get("upload-metadata", ""))
     filename = _decoded(details, "filename") or _decoded(details, "name") or "recording"
     claimed = _decoded(details, "filetype") or _decoded(details, "type") or ""
-    return NewUpload(filename, media_type(claimed), size_bytes, details, owner)
+    return NewUpload(filename, valid_media_type(claimed), size_bytes, details, owner)
 
 
 def length_of(headers: Headers) -> int | None:

@@ -68,7 +68,7 @@ async def process_audio(
     arrived it is processed even if the client hangs up or the server is killed. The answer comes when everything is
     stored; silence gives an empty transcript with no speakers.
     """
-    await services.jobs.check_room(owner)
+    await services.jobs.check_capacity(owner)
     form = open_form(request, services)
     expected = int(request.headers.get("content-length") or 0) or None
     limit = services.settings.max_upload_bytes

@@ -14,7 +14,7 @@ router = APIRouter(prefix="/storage", tags=["storage"], route_class=AdminRoute, 
 
 @router.get("/usage", summary="Objects and bytes by store and kind", responses=problem_responses(503))
 async def get_usage(services: ServicesDep) -> UsageOut:
-    return UsageOut.from_usage(await services.custody.usage(), await services.drain.backlog())
+    return UsageOut.from_usage(await services.reconciliation.usage(), await services.drain.backlog())
 
 
 @router.post(
@@ -22,7 +22,7 @@ async def get_usage(services: ServicesDep) -> UsageOut:
 )
 async def verify(services: ServicesDep, asked: ScopeIn) -> VerifyOut:
     """Looks at a part and answers within about `max_seconds`; pass the answer's `cursor` to go on."""
-    return VerifyOut.from_report(await services.custody.verify(asked.to_scope()))
+    return VerifyOut.from_report(await services.reconciliation.verify(asked.to_scope()))
 
 
 @router.post(
@@ -33,7 +33,7 @@ async def verify(services: ServicesDep, asked: ScopeIn) -> VerifyOut:
 async def repair(services: ServicesDep, asked: RepairIn) -> RepairOut:
     """Changes nothing unless `apply` is true. Nothing that may be a recording is deleted: what belongs to nobody is
     moved to the quarantine."""
-    return RepairOut.from_report(await services.custody.repair(asked.to_scope(), apply=asked.apply))
+    return RepairOut.from_report(await services.reconciliation.repair(asked.to_scope(), apply=asked.apply))
 
 
 @router.post("/drain", summary="Move to S3 what was saved locally", responses=problem_responses(422, 503))

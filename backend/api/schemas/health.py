@@ -15,6 +15,6 @@ class Health(BaseModel):
     storage: str = Field(examples=["local"])
     storage_reason: str | None = Field(description="Why S3 is configured but not in use")
     breaker: Literal["closed", "open", "half_open"] | None = Field(description="Whether saves try S3: closed, they do")
-    disk: Literal["ok", "low", "full"] = Field(description="Room on the local disk; full: uploads are refused")
+    disk: Literal["ok", "low", "full"] = Field(description="Space on the local disk; full: uploads are refused")
     database: str = Field(examples=["sqlite"])
     attribution: list[str] = Field(description="Whose models are in use, under which licence")

@@ -186,7 +186,7 @@ class UsageOut(_Report):
     backlog: BacklogOut = Field(description="What is on the local disk and belongs in S3")
     spool: AmountOut = Field(description="Uploads in progress, recordings that wait, and what was left behind")
     quarantine: dict[str, AmountOut] = Field(description="By store")
-    free_bytes: int | None = Field(description="Room on the local disk")
+    free_bytes: int | None = Field(description="DiskSpace on the local disk")
     unchecked: list[UncheckedOut]
 
     @classmethod
@@ -221,7 +221,7 @@ class StorageInfoOut(BaseModel):
     s3_region: str | None
     reason: str | None = Field(description="Why S3 is configured but not in use")
     fallback: bool = Field(description="A save goes to the local folder when S3 fails")
-    free_bytes: int | None = Field(description="Room on the local disk")
+    free_bytes: int | None = Field(description="DiskSpace on the local disk")
     breaker: Literal["closed", "open", "half_open"] | None = Field(
         description="closed: saves try S3; open: they do not; half_open: it is being asked; null: S3 is not in use"
     )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from backend.api.requests.multipart import media_type
+from backend.api.requests.multipart import valid_media_type
 from backend.database.models import UploadRow
 from backend.services.uploads.direct import Presigned
 
@@ -20,7 +20,7 @@ class PresignIn(BaseModel):
     @property
     def media_type(self) -> str | None:
         """The content type, if it is one of audio or video."""
-        return media_type(self.content_type or "")
+        return valid_media_type(self.content_type or "")
 
 
 class PartOut(BaseModel):

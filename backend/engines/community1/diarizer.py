@@ -25,7 +25,7 @@ from backend.domain.turns import fill_pauses, heed_voices, hysteresis, insist, o
 from backend.engines.audio.samples import SAMPLE_RATE_HZ, Audio
 from backend.engines.community1 import clustering
 from backend.engines.community1.embedding import VoiceNetwork
-from backend.engines.community1.observations import Heard, Locals, Windows, listen
+from backend.engines.community1.observations import Locals, Observations, Windows, listen
 from backend.engines.community1.segmentation import SegmentationNetwork
 from backend.engines.community1.windows import FRAME_OFFSET, FRAME_S, FRAME_STEP, Floats, Tuning, ramp, window_starts
 from backend.engines.progress import Progress
@@ -90,7 +90,7 @@ class Community1Diarizer:
         progress(1.0)
         return result
 
-    def _find_voices(self, heard: Heard, speakers: SpeakerCount, check: Callable[[], None]) -> Floats:
+    def _find_voices(self, heard: Observations, speakers: SpeakerCount, check: Callable[[], None]) -> Floats:
         """(n_speakers, 256): what clustering finds, and the voices that it missed."""
         least, most = clustering.bounds(speakers)
         known = self._cluster(heard.local, SpeakerCount(maximum=most), check)
@@ -114,7 +114,7 @@ class Community1Diarizer:
         )
 
     def _turns(
-        self, audio: Audio, heard: Heard, voices: Floats, least: int, check: Callable[[], None]
+        self, audio: Audio, heard: Observations, voices: Floats, least: int, check: Callable[[], None]
     ) -> VoicedDiarization:
         """Add up who talks, let glimpses correct it, and cut it into turns; labels in order of appearance."""
         active, scores = self._add_up(audio, heard, voices, check)
@@ -137,7 +137,7 @@ class Community1Diarizer:
         )
 
     def _add_up(
-        self, audio: Audio, heard: Heard, voices: Floats, check: Callable[[], None]
+        self, audio: Audio, heard: Observations, voices: Floats, check: Callable[[], None]
     ) -> tuple[NDArray[np.bool_], Floats]:
         """(n_frames, n_speakers) who talks and how surely: local speakers get their voice, windows are added up."""
         local, activity = heard.local, heard.windows.activity

@@ -67,7 +67,7 @@ class Glimpses:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class Observations:
     """All of it, where `enter` is the least probability of somebody talking."""
 
     windows: Windows
@@ -78,7 +78,7 @@ class Heard:
 
 def listen(
     network: VoiceNetwork, audio: Audio, windows: Windows, enter: float, tuning: Tuning, progress: Progress
-) -> Heard:
+) -> Observations:
     """How every local speaker sounds, and every glimpse."""
     listener = network.listen(audio)
     local, local_voices = [], []
@@ -100,7 +100,7 @@ def listen(
             progress(1.0)
             yield glimpses.coherence(own_frames(windows.active(window, enter), slot, tuning), windows.starts[window])
 
-    return Heard(
+    return Observations(
         windows,
         enter,
         Locals(

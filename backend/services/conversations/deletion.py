@@ -56,7 +56,7 @@ class DeletesReport:
     reason: str | None = None
 
 
-class DeleteService:
+class DeletionService:
     """Deletes conversations, and finishes what could not be finished.
 
     Args:
@@ -81,7 +81,7 @@ class DeleteService:
             job_ids = await jobs.ids_of(session, conversation_id)
         for job_id in job_ids:
             try:
-                await self._storage.kept.remove(job_id)
+                await self._storage.accepted.remove(job_id)
             except StorageError as error:
                 logger.warning("%s waits for the next sweep of the spool: %s", job_id, error)
         deletion = await self._finish(conversation_id, {})

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from backend.database.session import Database
 from backend.database.webhooks import find_unannounced, list_unannounced
 from backend.errors import NotFound
-from backend.services.conversations.deletion import DeleteService
+from backend.services.conversations.deletion import DeletionService
 from backend.services.jobs.durable import DurableEngine, Pending, QueueLimit, run_step
 from backend.services.lifecycle.drain import DrainService
 from backend.services.storage import StorageService
@@ -35,7 +35,7 @@ class Background:
         durable: DurableEngine,
         webhooks: WebhookService,
         drain: DrainService,
-        deletes: DeleteService,
+        deletes: DeletionService,
         *,
         host: str,
     ) -> None:

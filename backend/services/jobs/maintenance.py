@@ -20,7 +20,7 @@ SETTLED_AFTER_S = 10.0
 """So long after a recording came, a commit that was on its way is there or is not."""
 
 
-class JobUpkeep:
+class JobMaintenance:
     """
     Args:
         keep_days: how long rows of ended jobs are kept.
@@ -93,7 +93,7 @@ class JobUpkeep:
 
         Other databases may have jobs with recordings in the same folder; theirs are left alone.
         """
-        found = await self._storage.kept.names(older_than_s=SETTLED_AFTER_S)
+        found = await self._storage.accepted.names(older_than_s=SETTLED_AFTER_S)
         if not found:
             return
         mark = await self._database.mark()
@@ -102,4 +102,4 @@ class JobUpkeep:
             wanted = await jobs.list_spooled(session)
         for name in ours - wanted:
             logger.info("%s was left in the spool by a process that died, and is deleted", name)
-            await self._storage.kept.remove(name)
+            await self._storage.accepted.remove(name)

@@ -76,7 +76,7 @@ class Recordings:
 
     async def _read(self, stack: AsyncExitStack, job: Job, row: StoredObjectRow | None) -> SpooledFile:
         if row is None:
-            return await self._storage.kept.get(job.id, job.size_bytes, job.sha256)
+            return await self._storage.accepted.get(job.id, job.size_bytes, job.sha256)
         expected = Expected(row.size_bytes, row.sha256)
         if row.store == "local":
             found = await self._storage.access(row.locator, filename="", content_type="", expected=expected)

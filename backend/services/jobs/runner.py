@@ -28,7 +28,7 @@ from backend.services.jobs.background import LIMITS as BACKGROUND_LIMITS
 from backend.services.jobs.background import Background
 from backend.services.jobs.durable import DurableEngine, Pending, QueueLimit
 from backend.services.jobs.heartbeat import Heartbeat, ProcessIdentity, is_dead
-from backend.services.jobs.maintenance import JobUpkeep
+from backend.services.jobs.maintenance import JobMaintenance
 from backend.services.jobs.recording import OutOfReach, Recordings
 from backend.services.jobs.service import LONG, QUEUES, SHORT, WORKFLOW, JobService
 from backend.services.jobs.steps import DurableSteps, Interrupted, Interruption, JobProgress
@@ -80,7 +80,7 @@ class JobRunner:
         self._recordings = Recordings(storage, database)
         self._limits = {SHORT: QueueLimit(at_once, poll_s), LONG: QueueLimit(at_once, max(1.0, poll_s))}
         self._limits |= {background.queue(name): limit for name, limit in BACKGROUND_LIMITS.items()}
-        self._upkeep = JobUpkeep(storage, database, durable, service, keep_days=keep_days)
+        self._maintenance = JobMaintenance(storage, database, durable, service, keep_days=keep_days)
         self._heartbeat = Heartbeat(database.url, identity, self._listen)
         self._running: dict[str, tuple[int, JobProgress]] = {}
         self._rounds = (
@@ -234,7 +234,7 @@ class JobRunner:
         async with self._database.transaction() as session:
             ended = await jobs.get_job(session, job.id)
         if ended.recording != job.id:
-            await self._storage.kept.remove(job.id)
+            await self._storage.accepted.remove(job.id)
 
     async def _fail(self, job: Job, recording: SpooledFile | None, error: Exception, progress: JobProgress) -> None:
         await until_available(lambda: self._processing.fail(job, recording, error), progress.check)
@@ -258,7 +258,7 @@ class JobRunner:
         async with self._database.transaction() as session:
             was_ours = await jobs.update_attempt(session, job.id, job.attempt, values)
         if was_ours:
-            await self._storage.kept.remove(job.id)
+            await self._storage.accepted.remove(job.id)
 
     async def _release(self, job: Job, *, crashed: bool) -> None:
         async with self._database.transaction() as session:
@@ -305,7 +305,7 @@ class JobRunner:
             orphaned = await jobs.list_orphaned(session)
         for job in orphaned:
             await self._take_over(job)
-        if lost := await self._upkeep.requeue_lost():
+        if lost := await self._maintenance.requeue_lost():
             logger.warning("%d jobs were queued again", lost)
         pending = await self._durable.pending()
         async with self._database.transaction() as session:
@@ -314,10 +314,10 @@ class JobRunner:
         alive = {worker.id for worker in workers}
         orphans = [item for item in pending if item.forsaken or item.executor_id not in alive]
         await self._background.look_around(orphans, {worker.host for worker in workers})
-        await self._upkeep.forget_orphans(orphans)
+        await self._maintenance.forget_orphans(orphans)
         await self._begin_again([item for item in orphans if item.forsaken])
-        await self._upkeep.forget_ended()
-        await self._upkeep.sweep_recordings()
+        await self._maintenance.forget_ended()
+        await self._maintenance.sweep_recordings()
         await self._storage.spool_files.sweep()
         await self._durable.pace(len(alive))
         self._colleagues = len(alive)

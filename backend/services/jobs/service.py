@@ -43,7 +43,7 @@ LONG_FROM_S = 30 * 60
 
 
 @dataclass(frozen=True, slots=True)
-class Upload:
+class ReceivedRecording:
     """A received recording. `filename` and `content_type` are the client's words."""
 
     spooled: SpooledFile
@@ -112,7 +112,7 @@ class JobService:
         self.reports: dict[str, StageProgress] = {}
         self.ensure_running: Callable[[], Awaitable[None]] = _nothing
 
-    async def check_room(self, owner: str = "") -> None:
+    async def check_capacity(self, owner: str = "") -> None:
         """Refuse while the queue is full, before a body is read.
 
         Raises:
@@ -131,7 +131,7 @@ class JobService:
                 "while."
             )
 
-    async def submit(self, upload: Upload, options: ProcessOptions, how: Submission = Submission()) -> Job:
+    async def submit(self, upload: ReceivedRecording, options: ProcessOptions, how: Submission = Submission()) -> Job:
         """Accept a recording: after this it is processed exactly once, whatever dies.
 
         Raises:
@@ -253,7 +253,7 @@ class JobService:
             # Its row says so, and whoever has it or takes it looks there.
             logger.warning("job %s is cancelled, but stays in its queue for now: %s", job_id, error)
         if recording is not None:
-            await self._storage.kept.remove(job_id)
+            await self._storage.accepted.remove(job_id)
         for locator in locators:
             await self._storage.delete(locator)
         self.notify_ended(job_id)
@@ -281,7 +281,7 @@ class JobService:
         await self._start(job, here=False)
         return job
 
-    async def _find_same(self, upload: Upload, options: ProcessOptions, how: Submission) -> Job | None:
+    async def _find_same(self, upload: ReceivedRecording, options: ProcessOptions, how: Submission) -> Job | None:
         sha256 = upload.spooled.sha256
         async with self._database.transaction() as session:
             if how.idempotency_key is not None:
@@ -294,12 +294,12 @@ class JobService:
 
     async def _keep(self, job: Job, spooled: SpooledFile, options: ProcessOptions) -> None:
         """Accept a recording that waits in this machine's spool."""
-        await self._storage.kept.keep(spooled, job.id)
+        await self._storage.accepted.add(spooled, job.id)
         try:
             await self._accept(job, options)
         except BaseException as error:
             if await self._is_unknown(job.id, error):
-                await self._storage.kept.remove(job.id)
+                await self._storage.accepted.remove(job.id)
             raise
 
     async def _share(self, job: Job, spooled: SpooledFile, options: ProcessOptions) -> None:
@@ -367,7 +367,9 @@ async def _nothing() -> None:
     """For services whose runner is started by hand."""
 
 
-def _new_job(upload: Upload, options: ProcessOptions, how: Submission, expected_s: float | None, mark: str) -> Job:
+def _new_job(
+    upload: ReceivedRecording, options: ProcessOptions, how: Submission, expected_s: float | None, mark: str
+) -> Job:
     job_id = f"job_{mark}{uuid4().hex[len(mark) :]}"
     return Job(
         id=job_id,

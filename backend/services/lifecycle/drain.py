@@ -17,7 +17,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import cast
 
-from backend.concurrency.rate import Pace
+from backend.concurrency.rate import RateLimit
 from backend.database import objects
 from backend.database.models import StoredObjectRow
 from backend.database.session import Database
@@ -36,7 +36,7 @@ from backend.observability.metrics import Metrics
 from backend.services.lifecycle.leftovers import sweep
 from backend.services.lifecycle.reports import Backlog, DrainOutcome, DrainReport, DrainResult
 from backend.services.storage import StorageService, StoredObject, VerifiedFile
-from backend.services.storage.values import Kind
+from backend.services.storage.values import ObjectKind
 
 __all__ = ["Backlog", "DrainOutcome", "DrainReport", "DrainResult", "DrainService"]
 
@@ -51,7 +51,7 @@ CONCERNS_ALL = (StorageUnavailable, StorageMisconfigured, StorageFull)
 """What S3 says of one object and means of every other, too: a pass ends with it."""
 
 
-Progress = Callable[[DrainReport], None]
+ReportDrain = Callable[[DrainReport], None]
 
 
 class DrainService:
@@ -78,7 +78,7 @@ class DrainService:
         self._database = database
         self._metrics = metrics
         self._concurrency = concurrency
-        self._pace = Pace(max_bytes_per_s)
+        self._pace = RateLimit(max_bytes_per_s)
         self._in_flight: set[int] = set()
         self._not_before: dict[int, float] = {}
         self._swept = False
@@ -125,7 +125,7 @@ class DrainService:
         concurrency: int | None = None,
         max_bytes_per_s: int | None = None,
         max_seconds: float = math.inf,
-        progress: Progress = lambda _: None,
+        progress: ReportDrain = lambda _: None,
     ) -> DrainReport:
         """Move everything that waits, oldest first. Ends early, and says why, when S3 or the database is in trouble.
 
@@ -135,7 +135,7 @@ class DrainService:
             max_seconds: begin with no object after so long.
             progress: called after each object.
         """
-        pace = self._pace if max_bytes_per_s is None else Pace(max_bytes_per_s)
+        pace = self._pace if max_bytes_per_s is None else RateLimit(max_bytes_per_s)
         report = DrainReport()
         queue = _Queue(self)
         ends_at = time.monotonic() + max_seconds
@@ -179,7 +179,7 @@ class DrainService:
         except (StorageError, DatabaseUnavailable) as error:
             logger.warning("local files that moved to S3 earlier were not swept up yet: %s", error)
 
-    async def _drain_once(self, object_id: int, pace: Pace, row: StoredObjectRow | None = None) -> DrainOutcome:
+    async def _drain_once(self, object_id: int, pace: RateLimit, row: StoredObjectRow | None = None) -> DrainOutcome:
         if not self._storage.mover.has_target or self._is_busy(object_id):
             return DrainOutcome(object_id, DrainResult.SKIPPED)
         self._in_flight.add(object_id)
@@ -194,7 +194,7 @@ class DrainService:
     def _is_busy(self, object_id: int) -> bool:
         return object_id in self._in_flight or self._not_before.get(object_id, 0.0) > time.monotonic()
 
-    async def _drain(self, row: StoredObjectRow, pace: Pace) -> DrainOutcome:
+    async def _drain(self, row: StoredObjectRow, pace: RateLimit) -> DrainOutcome:
         if (trouble := self._storage.mover.trouble) is not None:
             raise trouble
         try:
@@ -206,7 +206,9 @@ class DrainService:
             return await self._stay(row, error)
         return await self._send(row, stored, file, pace)
 
-    async def _send(self, row: StoredObjectRow, stored: StoredObject, file: VerifiedFile, pace: Pace) -> DrainOutcome:
+    async def _send(
+        self, row: StoredObjectRow, stored: StoredObject, file: VerifiedFile, pace: RateLimit
+    ) -> DrainOutcome:
         try:
             copy = await self._storage.mover.copy(file, stored, at=row.created_at, max_bytes_per_s=pace.max_bytes_per_s)
         except CONCERNS_ALL:
@@ -266,7 +268,7 @@ class DrainService:
             return await objects.find_local(session, object_id)
 
     def _stored(self, row: StoredObjectRow) -> StoredObject:
-        kind = cast(Kind, row.kind)
+        kind = cast(ObjectKind, row.kind)
         key = self._storage.key(row.locator)
         return StoredObject(
             row.locator, row.store, key, kind, row.size_bytes, row.sha256, row.content_type, version=row.version

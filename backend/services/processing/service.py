@@ -47,7 +47,7 @@ OPTIONS = TypeAdapter(ProcessOptions)
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class Attributed:
     """What was said, by whom, and when that was known."""
 
     speech: SpeechResult
@@ -155,16 +155,16 @@ class ProcessingService:
             await self._delete_unnamed(job, kept)
             raise
 
-    async def _hear(self, recording: SpooledFile, options: ProcessOptions, steps: Steps) -> Heard:
-        recognised = await self._speech.hear(recording.path, options.speech, steps)
+    async def _hear(self, recording: SpooledFile, options: ProcessOptions, steps: Steps) -> Attributed:
+        output = await self._speech.hear(recording.path, options.speech, steps)
 
-        async def attribute() -> Heard:
-            named, identities = await self._people.recognise(await self._speech.attribute(recognised))
-            return Heard(named, dict(identities), datetime.now(UTC))
+        async def attribute() -> Attributed:
+            named, identities = await self._people.recognise(await self._speech.attribute(output))
+            return Attributed(named, dict(identities), datetime.now(UTC))
 
-        return await steps.run("attribute", attribute, Heard)
+        return await steps.run("attribute", attribute, Attributed)
 
-    async def _store(self, job: Job, conversation: Conversation, recording: SpooledFile, heard: Heard) -> Stored:
+    async def _store(self, job: Job, conversation: Conversation, recording: SpooledFile, heard: Attributed) -> Stored:
         """Audio and transcript side by side, and the manifest, which names both, as soon as they are there.
 
         If one save fails, what the others saved is deleted again.
@@ -225,7 +225,7 @@ class ProcessingService:
             attempt=job.attempt,
         )
 
-    async def _commit(self, job: Job, heard: Heard, stored: Stored, steps: Steps) -> None:
+    async def _commit(self, job: Job, heard: Attributed, stored: Stored, steps: Steps) -> None:
         """One transaction, which only the attempt that the job's row names can make."""
         speech, at = heard.speech, heard.completed_at
         warnings = _warnings(speech, stored.objects)
@@ -371,7 +371,7 @@ def _warnings(speech: SpeechResult, objects: Sequence[StoredObject]) -> list[str
     return list(found)
 
 
-def _manifest(conversation: Conversation, heard: Heard, objects: Sequence[StoredObject]) -> dict[str, object]:
+def _manifest(conversation: Conversation, heard: Attributed, objects: Sequence[StoredObject]) -> dict[str, object]:
     speech = heard.speech
     media: Mapping[str, str | int | float | None] = {
         "format": speech.media.format,

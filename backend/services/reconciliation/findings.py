@@ -1,4 +1,4 @@
-"""The words of custody: what may be wrong between rows and stores, and how far a look has come. No I/O."""
+"""The words of reconciliation: what may be wrong between rows and stores, and how far a look has come. No I/O."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from backend.database.reconciliation import ObjectRecord
 from backend.errors import AppError
-from backend.services.storage import ListedObject, UnfinishedUpload
+from backend.services.storage import ListedObject, UnfinishedMultipart
 from backend.services.storage.spool.temporary import SpoolFile
 
 
@@ -29,7 +29,7 @@ class FindingKind(StrEnum):
     """Parts of an upload to S3 that nobody will complete."""
 
 
-Subject = ObjectRecord | ListedObject | SpoolFile | UnfinishedUpload
+Subject = ObjectRecord | ListedObject | SpoolFile | UnfinishedMultipart
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class UncheckedTally:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PassProgress:
     """How far a look has come: `done` of `total` things of a phase; None if nobody knows how many there are."""
 
     phase: str
@@ -103,8 +103,8 @@ class Step:
     total: int | None
 
 
-Progress = Callable[[Step], None]
+ReportProgress = Callable[[PassProgress], None]
 
 
-def ignore_progress(_step: Step) -> None:
+def ignore_progress(_step: PassProgress) -> None:
     """For callers that do not watch."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar, cast
 
-from backend.concurrency.rate import Pace
+from backend.concurrency.rate import RateLimit
 from backend.database import reconciliation
 from backend.database.reconciliation import ObjectRecord
 from backend.database.session import Database
@@ -18,15 +18,15 @@ from backend.services.reconciliation.findings import (
     Finding,
     FindingKind,
     Grace,
-    Progress,
-    Step,
+    PassProgress,
+    ReportProgress,
     UncheckedTally,
     ignore_progress,
 )
 from backend.services.reconciliation.reading import sha256_of
 from backend.services.storage import ListedObject, ObjectStore, StorageService
 from backend.services.storage.keys import parse_key
-from backend.services.storage.values import Kind
+from backend.services.storage.values import ObjectKind
 
 T = TypeVar("T")
 
@@ -71,16 +71,16 @@ class Inspection:
         database: Database,
         *,
         deep: bool = False,
-        pace: Pace | None = None,
+        pace: RateLimit | None = None,
         grace: Grace | None = None,
-        progress: Progress = ignore_progress,
+        progress: ReportProgress = ignore_progress,
         batch: int = BATCH,
     ) -> None:
         self._storage = storage
         self._database = database
         self._deep = deep
         self._batch = batch
-        self._pace = pace or Pace()
+        self._pace = pace or RateLimit()
         self._grace = grace or Grace()
         self._progress = progress
         self._off: dict[str, StorageError] = {}
@@ -128,7 +128,7 @@ class Inspection:
         while records := await self._list_records(last):
             last = records[-1].id
             findings = [found for pair in self._by_store(records) for found in await self._check_rows(*pair)]
-            self._progress(Step("rows", self.checked.rows, total))
+            self._progress(PassProgress("rows", self.checked.rows, total))
             yield findings, str(last)
 
     async def _list_records(self, after: int) -> Sequence[ObjectRecord]:
@@ -218,7 +218,7 @@ class Inspection:
                 findings = await self._check_objects(store, listed)
                 done += len(listed)
                 self.checked.objects += len(listed)
-                self._progress(Step(phase, done, None))
+                self._progress(PassProgress(phase, done, None))
                 yield findings, listed[-1].locator
         except StorageError as error:
             self._turn_off(store, error, 0)
@@ -316,7 +316,7 @@ def _without_row(
 def _as_listed(store: ObjectStore, record: ObjectRecord) -> str | None:
     """A row may name the same place in other words: UPLOAD_DIR was relative, or the bucket had another name."""
     try:
-        return store.locator(cast(Kind, record.kind), store.key(record.locator))
+        return store.locator(cast(ObjectKind, record.kind), store.key(record.locator))
     except AppError:
         return None
 

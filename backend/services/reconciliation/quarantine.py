@@ -1,4 +1,4 @@
-"""Emptying the quarantine: the only place where custody deletes for good what may have been a recording."""
+"""Emptying the quarantine: the only place where reconciliation deletes for good what may have been a recording."""
 
 from __future__ import annotations
 

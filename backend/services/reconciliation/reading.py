@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from backend.concurrency.lanes import ThreadLane
-from backend.concurrency.rate import Pace
+from backend.concurrency.rate import RateLimit
 from backend.errors import InvalidInput
 from backend.services.storage import ObjectStore
 
@@ -14,10 +14,10 @@ MAX_MANIFEST_BYTES = 256 * 1024 * 1024
 
 INLINE_BYTES = 64 * 1024
 
-_HASHING = ThreadLane("custody-hash", 2)
+_HASHING = ThreadLane("reconciliation-hash", 2)
 
 
-async def sha256_of(store: ObjectStore, locator: str, pace: Pace | None = None) -> str:
+async def sha256_of(store: ObjectStore, locator: str, pace: RateLimit | None = None) -> str:
     """Return the SHA-256 of an object, read as fast as the pace allows.
 
     Raises:

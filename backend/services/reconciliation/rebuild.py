@@ -11,7 +11,13 @@ from backend.database import reconciliation
 from backend.database.models import ConversationStatus
 from backend.database.session import Database
 from backend.errors import InvalidInput, StorageError
-from backend.services.reconciliation.findings import Progress, Step, Unchecked, UncheckedTally, ignore_progress
+from backend.services.reconciliation.findings import (
+    PassProgress,
+    ReportProgress,
+    Unchecked,
+    UncheckedTally,
+    ignore_progress,
+)
 from backend.services.reconciliation.inspection import in_batches
 from backend.services.reconciliation.restore import FoundManifest, Restorer, kind_of
 from backend.services.storage import ListedObject, ObjectStore, StorageService
@@ -67,7 +73,7 @@ class Rebuild:
     """One pass over all stores; may be repeated, since what is there is left alone."""
 
     def __init__(
-        self, storage: StorageService, database: Database, *, apply: bool, progress: Progress = ignore_progress
+        self, storage: StorageService, database: Database, *, apply: bool, progress: ReportProgress = ignore_progress
     ) -> None:
         self._storage = storage
         self._database = database
@@ -107,7 +113,7 @@ class Rebuild:
         self._done |= present
         for manifest in await self._read(store, [i for i in candidates if owners[i.locator] not in present], owners):
             await self._restore(manifest)
-            self._progress(Step(f"objects/{store.name}", self._report.rebuilt, None))
+            self._progress(PassProgress(f"objects/{store.name}", self._report.rebuilt, None))
 
     async def _present(self, conversation_ids: Collection[str]) -> set[str]:
         """Those that are there. One that failed and has nothing may be replaced."""

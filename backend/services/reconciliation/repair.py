@@ -13,22 +13,22 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import assert_never, cast
 
-from backend.concurrency.rate import Pace
+from backend.concurrency.rate import RateLimit
 from backend.database import objects, reconciliation
 from backend.database.models import StoredObjectRow
 from backend.database.reconciliation import ObjectRecord
 from backend.database.session import Database
-from backend.domain.filenames import media_type
+from backend.domain.filenames import guess_media_type
 from backend.errors import Conflict, NewerManifest, StorageError
 from backend.services.reconciliation.findings import Finding, FindingKind, Unchecked
 from backend.services.reconciliation.inspection import Inspection
 from backend.services.reconciliation.reading import sha256_of
 from backend.services.reconciliation.restore import FoundManifest, Restorer, kind_of, lost
 from backend.services.reconciliation.verify import Bounds
-from backend.services.storage import ListedObject, ObjectStore, StorageService, UnfinishedUpload
+from backend.services.storage import ListedObject, ObjectStore, StorageService, UnfinishedMultipart
 from backend.services.storage.keys import distinct_key
 from backend.services.storage.spool.temporary import SpoolFile
-from backend.services.storage.values import Kind
+from backend.services.storage.values import ObjectKind
 
 MAX_ACTIONS = 1000
 """So many are told one by one; all are counted."""
@@ -114,7 +114,7 @@ class Repair:
         inspection: Inspection,
         *,
         apply: bool,
-        pace: Pace | None = None,
+        pace: RateLimit | None = None,
     ) -> None:
         self._storage = storage
         self._database = database
@@ -176,7 +176,7 @@ class Repair:
             if self._apply:
                 await self._storage.spool_files.remove(subject.name)
             return _action(ActionKind.REMOVE, finding, finding.detail)
-        if isinstance(subject, UnfinishedUpload):
+        if isinstance(subject, UnfinishedMultipart):
             if self._apply:
                 await self._store(finding).abort_upload(subject)
             return _action(ActionKind.ABORT, finding, finding.detail)
@@ -204,7 +204,7 @@ class Repair:
         key = self._storage.key(record.locator)
         for store in self._storage.stores:
             for name in (key, distinct_key(key, record.sha256[:12])):
-                locator = store.locator(cast(Kind, record.kind), name)
+                locator = store.locator(cast(ObjectKind, record.kind), name)
                 if locator == record.locator:
                     continue
                 sizes = await store.find_sizes([locator])
@@ -242,7 +242,7 @@ class Repair:
             await self._attach(store, item, conversation_id, kind)
         return _action(ActionKind.REATTACH, finding, f"Its conversation has no {kind}.")
 
-    async def _attach(self, store: ObjectStore, item: ListedObject, conversation_id: str, kind: Kind) -> None:
+    async def _attach(self, store: ObjectStore, item: ListedObject, conversation_id: str, kind: ObjectKind) -> None:
         row = StoredObjectRow(
             conversation_id=conversation_id,
             kind=kind,
@@ -288,6 +288,6 @@ def _action(
     return Action(kind, finding.kind, finding.locator, finding.conversation_id, detail, target, error)
 
 
-def _content_type(kind: Kind, key: str) -> str:
+def _content_type(kind: ObjectKind, key: str) -> str:
     fixed = {"transcript": "text/plain; charset=utf-8", "metadata": "application/json"}
-    return fixed.get(kind) or media_type(key)
+    return fixed.get(kind) or guess_media_type(key)

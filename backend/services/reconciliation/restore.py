@@ -19,9 +19,9 @@ from backend.errors import InvalidInput, NewerManifest, StorageError
 from backend.services.reconciliation.reading import read_manifest_bytes
 from backend.services.storage import ListedObject, ObjectStore, StorageService
 from backend.services.storage.keys import PREFIXES, distinct_key, parse_key
-from backend.services.storage.values import Kind
+from backend.services.storage.values import ObjectKind
 
-_PARSING = ThreadLane("custody-parse", 1)
+_PARSING = ThreadLane("manifests", 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ def possible_keys(item: ManifestObject) -> tuple[str, str]:
     return item.key, distinct_key(item.key, item.sha256[:12])
 
 
-def kind_of(store: ObjectStore, item: ListedObject) -> Kind:
+def kind_of(store: ObjectStore, item: ListedObject) -> ObjectKind:
     """Return what an object is: its store may say so by the place, else its name does."""
     fitting = [kind for kind in PREFIXES if store.locator(kind, item.key) == item.locator]
     parsed = parse_key(item.key)

@@ -1,4 +1,4 @@
-"""CustodyService: verify, repair, rebuild, usage; one at a time in a process, since each reads everything."""
+"""ReconciliationService: verify, repair, rebuild, usage; one at a time in a process, since each reads everything."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from backend.concurrency.rate import Pace
+from backend.concurrency.rate import RateLimit
 from backend.database.session import Database
 from backend.errors import Conflict
-from backend.services.reconciliation.findings import Grace, Progress, ignore_progress
+from backend.services.reconciliation.findings import Grace, ReportProgress, ignore_progress
 from backend.services.reconciliation.inspection import BATCH, Inspection
 from backend.services.reconciliation.quarantine import EmptyingReport, empty_quarantine
 from backend.services.reconciliation.rebuild import Rebuild, RebuildReport
@@ -36,7 +36,7 @@ class Scope:
     bounds: Bounds = field(default_factory=Bounds)
 
 
-class CustodyService:
+class ReconciliationService:
     """
     Args:
         storage: has the objects.
@@ -50,7 +50,7 @@ class CustodyService:
         self._batch = batch
         self._running: str | None = None
 
-    async def verify(self, scope: Scope, progress: Progress = ignore_progress) -> VerifyReport:
+    async def verify(self, scope: Scope, progress: ReportProgress = ignore_progress) -> VerifyReport:
         """Compare rows and stores both ways; change nothing.
 
         Raises:
@@ -59,18 +59,18 @@ class CustodyService:
             DatabaseUnavailable
         """
         with self._alone("verify"):
-            inspection = self._inspection(scope, Pace(scope.max_bytes_per_s), progress)
+            inspection = self._inspection(scope, RateLimit(scope.max_bytes_per_s), progress)
             return await verify(inspection, deep=scope.deep, bounds=scope.bounds)
 
-    async def repair(self, scope: Scope, *, apply: bool, progress: Progress = ignore_progress) -> RepairReport:
+    async def repair(self, scope: Scope, *, apply: bool, progress: ReportProgress = ignore_progress) -> RepairReport:
         """Put right what `verify` finds, or say how. Errors as there."""
         with self._alone("repair"):
-            pace = Pace(scope.max_bytes_per_s)
+            pace = RateLimit(scope.max_bytes_per_s)
             inspection = self._inspection(scope, pace, progress)
             repair = Repair(self._storage, self._database, inspection, apply=apply, pace=pace)
             return await repair.run(scope.bounds)
 
-    async def rebuild(self, *, apply: bool, progress: Progress = ignore_progress) -> RebuildReport:
+    async def rebuild(self, *, apply: bool, progress: ReportProgress = ignore_progress) -> RebuildReport:
         """Write the rows of every conversation that has a manifest and no rows.
 
         Raises:
@@ -92,7 +92,7 @@ class CustodyService:
         """
         return await measure_usage(self._storage, self._database)
 
-    def _inspection(self, scope: Scope, pace: Pace, progress: Progress) -> Inspection:
+    def _inspection(self, scope: Scope, pace: RateLimit, progress: ReportProgress) -> Inspection:
         return Inspection(
             self._storage,
             self._database,

@@ -1,4 +1,4 @@
-"""Usage: how many objects and bytes are where, and how much room is left."""
+"""Usage: how many objects and bytes are where, and how much space is left."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Usage:
         lost: objects whose row says that they are missing or damaged.
         spool: uploads in progress, recordings that wait for their job, and what was left behind.
         quarantine: by store, what repairs have moved there.
-        free_bytes: room on the local disk; None if that cannot be known.
+        free_bytes: free space on the local disk; None if that cannot be known.
         unchecked: stores whose quarantine could not be listed.
     """
 

@@ -21,13 +21,13 @@ from backend.engines.lazy import Lazy
 from backend.services.speech.steps import Steps
 from backend.services.speech.values import (
     Channels,
-    HeardTrack,
-    HeardTracks,
-    Recognised,
+    EngineOutput,
     Recording,
     RecordingFacts,
     SpeechOptions,
     SpeechResult,
+    TrackOutput,
+    TracksOutput,
 )
 
 ATTRIBUTION = (
@@ -113,10 +113,10 @@ class SpeechPipeline:
 
     async def run(self, path: Path, options: SpeechOptions, steps: Steps) -> SpeechResult:
         """Who said what in a recording: `hear` and `attribute`. Raises as `hear`."""
-        recognised = await self.hear(path, options, steps)
-        return await steps.run("attribute", partial(self.attribute, recognised), SpeechResult)
+        output = await self.hear(path, options, steps)
+        return await steps.run("attribute", partial(self.attribute, output), SpeechResult)
 
-    async def hear(self, path: Path, options: SpeechOptions, steps: Steps) -> Recognised:
+    async def hear(self, path: Path, options: SpeechOptions, steps: Steps) -> EngineOutput:
         """What was said in a recording and who spoke when. With separate channels each track is its own speaker's.
 
         Raises:
@@ -129,17 +129,17 @@ class SpeechPipeline:
         try:
             facts = await steps.run("decode", samples.get_facts, RecordingFacts)
             hear = self._hear_tracks if facts.tracks > 1 else self._hear
-            return Recognised(facts, *await hear(samples, options, steps))
+            return EngineOutput(facts, *await hear(samples, options, steps))
         finally:
             samples.close()
 
-    async def attribute(self, recognised: Recognised) -> SpeechResult:
+    async def attribute(self, output: EngineOutput) -> SpeechResult:
         """Give what was said to who said it; in a thread, since a day of words takes seconds."""
-        return await anyio.to_thread.run_sync(self._attribute, recognised)
+        return await anyio.to_thread.run_sync(self._attribute, output)
 
-    def _attribute(self, recognised: Recognised) -> SpeechResult:
-        facts, diarization = recognised.facts, recognised.diarization
-        transcript, labels = attribute(recognised.transcription, diarization)
+    def _attribute(self, output: EngineOutput) -> SpeechResult:
+        facts, diarization = output.facts, output.diarization
+        transcript, labels = attribute(output.transcription, diarization)
         stats = speaker_stats(transcript, diarization, labels)
         engines = self.engines | ({"diarization": "channels"} if facts.tracks > 1 else {})
         heard = diarization.voices if diarization else {}
@@ -208,18 +208,18 @@ class SpeechPipeline:
         """Every track by itself; who speaks is known, only when is asked."""
         transcriber = await anyio.to_thread.run_sync(self._transcriber.get, limiter=self._load_limiter)
 
-        def hear(audio: Audio, number: int, count: int) -> HeardTrack:
+        def hear(audio: Audio, number: int, count: int) -> TrackOutput:
             def report(fraction: float) -> None:
                 steps.progress("transcribe", (number + fraction) / count)
 
             turns = tuple(replace(turn, speaker=f"channel {number}") for turn in speech_regions(audio, report))
-            return HeardTrack(
+            return TrackOutput(
                 transcriber.transcribe(audio, options.transcribe, Diarization(turns, turns), report), turns
             )
 
-        async def work() -> HeardTracks:
+        async def work() -> TracksOutput:
             tracks = (await samples.get()).tracks
-            return HeardTracks(
+            return TracksOutput(
                 tuple(
                     [
                         await anyio.to_thread.run_sync(hear, audio, number, len(tracks), limiter=self._asr_limiter)
@@ -228,7 +228,7 @@ class SpeechPipeline:
                 )
             )
 
-        heard = (await steps.run("transcribe", work, HeardTracks)).tracks
+        heard = (await steps.run("transcribe", work, TracksOutput)).tracks
         segments = [
             replace(segment, speaker=f"channel {number}")
             for number, track in enumerate(heard)

@@ -80,7 +80,7 @@ class SpeechResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Recognised:
+class EngineOutput:
     """What the engines say of a recording, before it is known who said what; without a diarizer nobody spoke."""
 
     facts: RecordingFacts
@@ -89,13 +89,13 @@ class Recognised:
 
 
 @dataclass(frozen=True, slots=True)
-class HeardTrack:
+class TrackOutput:
     transcription: Transcription
     turns: tuple[SpeakerTurn, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class HeardTracks:
+class TracksOutput:
     """What was heard on each channel, and when somebody spoke there."""
 
-    tracks: tuple[HeardTrack, ...]
+    tracks: tuple[TrackOutput, ...]

@@ -12,7 +12,7 @@ from backend.services.storage.values import (
     PresignedUrl,
     SpooledFile,
     StoredObject,
-    UnfinishedUpload,
+    UnfinishedMultipart,
     UploadedPart,
 )
 
@@ -29,7 +29,7 @@ __all__ = [
     "StorageInfo",
     "StorageService",
     "StoredObject",
-    "UnfinishedUpload",
+    "UnfinishedMultipart",
     "UploadedPart",
     "VerifiedFile",
 ]

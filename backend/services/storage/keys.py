@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 
 from backend.domain.filenames import _split_extension, safe_filename
 from backend.errors import InvalidInput
-from backend.services.storage.values import Kind
+from backend.services.storage.values import ObjectKind
 
-PREFIXES: dict[Kind, str] = {"audio": "audio/", "transcript": "transcripts/", "metadata": "metadata/"}
+PREFIXES: dict[ObjectKind, str] = {"audio": "audio/", "transcript": "transcripts/", "metadata": "metadata/"}
 """Put before the key in a bucket; a local folder needs no such split."""
 
 
@@ -96,7 +96,7 @@ def validated_key(key: str) -> str:
     return key
 
 
-def parse_key(key: str) -> tuple[str, Kind] | None:
+def parse_key(key: str) -> tuple[str, ObjectKind] | None:
     """Return conversation id and kind of a key that this module may have made; None for any other.
 
     The kind is a guess where a store does not tell: a recording may have been called `a_metadata.json`.

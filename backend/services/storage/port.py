@@ -9,14 +9,14 @@ from backend.errors import AppError, InvalidInput
 from backend.services.storage.values import (
     Expected,
     GiveUp,
-    Kind,
     ListedObject,
     LocalFile,
     Move,
+    ObjectKind,
     PresignedUrl,
     SpooledFile,
     StoredObject,
-    UnfinishedUpload,
+    UnfinishedMultipart,
     UploadedPart,
 )
 
@@ -64,7 +64,7 @@ class DirectUploads(Protocol):
         ...
 
 
-class Upkeep(Protocol):
+class StoreMaintenance(Protocol):
     """What a store offers to those who compare it with the rows. Errors as for `ObjectStore`."""
 
     async def find_sizes(self, locators: Sequence[str]) -> dict[str, int | AppError]:
@@ -103,16 +103,16 @@ class Upkeep(Protocol):
         """
         ...
 
-    def iterate_uploads(self) -> AsyncIterator[UnfinishedUpload]:
+    def iterate_uploads(self) -> AsyncIterator[UnfinishedMultipart]:
         """List uploads in parts that nobody completed or aborted yet."""
         ...
 
-    async def abort_upload(self, upload: UnfinishedUpload) -> None:
+    async def abort_upload(self, upload: UnfinishedMultipart) -> None:
         """Delete the parts of an upload. One that is already gone is no error."""
         ...
 
 
-class ObjectStore(Upkeep, Protocol):
+class ObjectStore(StoreMaintenance, Protocol):
     """Keeps write-once objects. Every adapter passes the suite in tests/contracts/store_contract.py.
 
     All methods but `name`, `owns`, `locator` and `key` may raise StorageMisconfigured or StorageUnavailable.
@@ -127,7 +127,7 @@ class ObjectStore(Upkeep, Protocol):
         """Whether locators of this form belong to this store. Says nothing about existence."""
         ...
 
-    def locator(self, kind: Kind, key: str) -> str:
+    def locator(self, kind: ObjectKind, key: str) -> str:
         """The locator that an object of this kind has under this key, whether or not it exists."""
         ...
 
@@ -154,7 +154,7 @@ class ObjectStore(Upkeep, Protocol):
         self,
         spooled: SpooledFile,
         *,
-        kind: Kind,
+        kind: ObjectKind,
         key: str,
         content_type: str,
         metadata: Mapping[str, object],

@@ -14,24 +14,24 @@ from typing import Self
 import anyio
 
 from backend.concurrency.lanes import ThreadLane
-from backend.domain.filenames import media_type
+from backend.domain.filenames import guess_media_type
 from backend.errors import InvalidInput, StorageError, StorageMisconfigured, StorageUnavailable
 from backend.services.storage.config import StorageConfig
 from backend.services.storage.integrity import hashed
 from backend.services.storage.keys import attempt_key, audio_key, metadata_key, transcript_key
 from backend.services.storage.placement.breaker import Breaker
 from backend.services.storage.placement.info import StorageInfo, storage_info
-from backend.services.storage.placement.metrics import StorageFigures
+from backend.services.storage.placement.metrics import StorageMetrics
 from backend.services.storage.placement.mover import Mover
 from backend.services.storage.placement.placement import Placement
 from backend.services.storage.placement.stores import Stores, open_spool, open_stores
 from backend.services.storage.port import ObjectStore
-from backend.services.storage.spool.accepted import KeptRecordings
+from backend.services.storage.spool.accepted import AcceptedRecordings
 from backend.services.storage.spool.content import as_json, as_stream
-from backend.services.storage.spool.resumable import GrowingFiles
-from backend.services.storage.spool.space import Room
+from backend.services.storage.spool.resumable import ResumableFiles
+from backend.services.storage.spool.space import DiskSpace
 from backend.services.storage.spool.temporary import Spool
-from backend.services.storage.values import Expected, Kind, LocalFile, PresignedUrl, SpooledFile, StoredObject
+from backend.services.storage.values import Expected, LocalFile, ObjectKind, PresignedUrl, SpooledFile, StoredObject
 
 logger = logging.getLogger(__name__)
 
@@ -61,18 +61,20 @@ class StorageService:
         self._disk = ThreadLane("disk", _DISK_THREADS)
         self._stores = Stores(primary, fallback) if primary else open_stores(self._config, self._disk)
         self._spool = open_spool(self._config, self._disk)
-        self.kept = KeptRecordings(Path(self._config.upload_dir), self._disk)
-        self.growing = GrowingFiles(Path(self._config.upload_dir), self._disk)
+        self.accepted = AcceptedRecordings(Path(self._config.upload_dir), self._disk)
+        self.resumable = ResumableFiles(Path(self._config.upload_dir), self._disk)
         self.direct = self._stores.direct
         patience_s = self._config.s3_connect_timeout_s + self._config.s3_read_timeout_s
         self.breaker = Breaker(self._stores.primary, retry_after_s=self._config.s3_retry_after_s, patience_s=patience_s)
-        self.room = Room(
+        self.space = DiskSpace(
             Path(self._config.upload_dir),
             soft_bytes=self._config.disk_soft_limit_bytes,
             hard_bytes=self._config.disk_hard_limit_bytes,
         )
         self._placement = Placement(self._stores, self.breaker, self._config.s3_save_timeout_s)
-        self.figures = StorageFigures(self._stores.primary.name, self.breaker, self.room, self._placement, self._config)
+        self.metrics = StorageMetrics(
+            self._stores.primary.name, self.breaker, self.space, self._placement, self._config
+        )
         self.mover = Mover(self._stores, self.breaker, self._disk)
         self._asked_at = -math.inf
         self._started = False
@@ -109,7 +111,7 @@ class StorageService:
             if self._stores.fallback is None and isinstance(error, StorageMisconfigured):
                 raise
             self.breaker.open(error)
-        await self._disk.run(self.room.look)
+        await self._disk.run(self.space.look)
         self._asked_at = time.monotonic()
         self._started = True
 
@@ -121,8 +123,8 @@ class StorageService:
                 await store.close()
         self._started = False
 
-    async def check_room(self, bytes_needed: int | None = None) -> None:
-        """Do nothing if there is room on the local disk for an upload. To be called before its body is read.
+    async def check_space(self, bytes_needed: int | None = None) -> None:
+        """Check that the local disk has space for an upload, before its body is read.
 
         Args:
             bytes_needed: how much will come, if that is known.
@@ -130,7 +132,7 @@ class StorageService:
         Raises:
             StorageFull: there is not, or it would go below DISK_HARD_LIMIT_BYTES.
         """
-        await self._disk.run(self.room.check, bytes_needed)
+        await self._disk.run(self.space.check, bytes_needed)
 
     @asynccontextmanager
     async def spool(
@@ -141,15 +143,15 @@ class StorageService:
         Args:
             stream: the bytes, in chunks of any size.
             max_bytes: the most that may come.
-            expected_bytes: how many the sender says will come; there must be room for them.
+            expected_bytes: how many the sender says will come; there must be space for them.
 
         Raises:
             TooLarge: while receiving, as soon as the limit is passed.
             StorageFull: no space left; if that is known already, before the stream is read.
             StorageMisconfigured: UPLOAD_DIR cannot be written.
         """
-        await self.check_room(expected_bytes)
-        async with self._spool.receive(stream, max_bytes=max_bytes, room=self.room) as spooled:
+        await self.check_space(expected_bytes)
+        async with self._spool.receive(stream, max_bytes=max_bytes, space=self.space) as spooled:
             yield spooled
 
     async def save_audio_file(
@@ -183,7 +185,7 @@ class StorageService:
         """
         at = at or datetime.now(UTC)
         key = attempt_key(audio_key(conversation_id, filename, at), attempt)
-        media = content_type or media_type(key)
+        media = content_type or guess_media_type(key)
         return await self._save(file_content, "audio", key, media, _headers(conversation_id, at, metadata))
 
     async def save_transcript(
@@ -230,7 +232,7 @@ class StorageService:
         Raises:
             StorageError: a store could not be asked.
         """
-        keys: Mapping[Kind, str] = {
+        keys: Mapping[ObjectKind, str] = {
             "audio": audio_key(conversation_id, filename, at),
             "transcript": transcript_key(conversation_id, at),
             "metadata": metadata_key(conversation_id, filename, at),
@@ -338,7 +340,7 @@ class StorageService:
     async def _save(
         self,
         content: bytes | Path | AsyncIterable[bytes] | SpooledFile,
-        kind: Kind,
+        kind: ObjectKind,
         key: str,
         content_type: str,
         headers: Mapping[str, object],
@@ -354,7 +356,7 @@ class StorageService:
         if isinstance(content, SpooledFile):
             yield content
         else:
-            # Without a look at the room: this belongs to a recording that was accepted already.
+            # Without a look at the space: this belongs to a recording that was accepted already.
             async with self._spool.receive(as_stream(content, self._disk)) as spooled:
                 yield spooled
 
@@ -391,14 +393,14 @@ class StorageService:
         falls_back = error is not None and self._stores.fallback is not None
         used = self._stores.fallback if falls_back and self._stores.fallback else primary
         is_s3 = primary.name == "s3"
-        self.room.look()
+        self.space.look()
         return storage_info(
             self._config,
             storage_type=used.name,
             s3_enabled=is_s3 and error is None,
             reason=str(error) if error else self._stores.reason,
             breaker=self.breaker.view(),
-            room=self.room,
+            space=self.space,
         )
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from backend.errors import StorageError
 
-Kind = Literal["audio", "transcript", "metadata"]
+ObjectKind = Literal["audio", "transcript", "metadata"]
 
 
 GiveUp = Callable[[], StorageError | None]
@@ -50,7 +50,7 @@ class StoredObject:
     locator: str
     store: str
     key: str
-    kind: Kind
+    kind: ObjectKind
     size_bytes: int
     sha256: str
     content_type: str
@@ -103,7 +103,7 @@ class ListedObject:
 
 
 @dataclass(frozen=True, slots=True)
-class UnfinishedUpload:
+class UnfinishedMultipart:
     """Parts that a store keeps, and bills, until their upload is completed or aborted."""
 
     locator: str

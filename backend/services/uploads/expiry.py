@@ -29,7 +29,7 @@ class UploadSweeper:
 
     def __init__(self, service: UploadService, storage: StorageService, database: Database, *, expires_s: int) -> None:
         self._service = service
-        self._files = storage.growing
+        self._files = storage.resumable
         self._database = database
         self._expires_s = expires_s
         shortest, longest = EVERY_S

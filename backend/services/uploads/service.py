@@ -63,7 +63,7 @@ class UploadService:
 
     def __init__(self, storage: StorageService, database: Database, *, max_bytes: int, expires_s: int) -> None:
         self._storage = storage
-        self._files = storage.growing
+        self._files = storage.resumable
         self._database = database
         self._max_bytes = max_bytes
         self._expires_s = expires_s
@@ -76,11 +76,11 @@ class UploadService:
 
         Raises:
             TooLarge
-            StorageFull: there is no room for it.
+            StorageFull: there is no space for it.
             DatabaseUnavailable
         """
         self._check_size(new.size_bytes or 0)
-        await self._storage.check_room(new.size_bytes)
+        await self._storage.check_space(new.size_bytes)
         row = UploadRow(
             id=f"upload_{uuid4().hex}",
             owner=new.owner,
@@ -141,19 +141,19 @@ class UploadService:
             Conflict: it is somewhere else, or has another size.
             TooLarge: it would become larger than it may.
             ChecksumMismatch
-            StorageError: what the disk says; no room.
+            StorageError: the disk refuses, or is full.
         """
         name = _spool_of(await self._get(upload_id))
         async with self._files.open(name) as file:
             with self._appenders.begin(upload_id) as appending, appending.scope:
                 row = await self._settle(upload_id, offset_bytes, size_bytes)
                 end_bytes = self._max_bytes if row.size_bytes is None else row.size_bytes
-                await self._storage.check_room(row.size_bytes and end_bytes - offset_bytes)
+                await self._storage.check_space(row.size_bytes and end_bytes - offset_bytes)
 
                 async def note(arrived_bytes: int) -> None:
                     await self._set(upload_id, offset_bytes=arrived_bytes, expires_at=self._expiry())
                     if arrived_bytes < end_bytes:
-                        await self._storage.check_room()
+                        await self._storage.check_space()
 
                 await file.receive(
                     appending.heard(stream), start_bytes=offset_bytes, max_bytes=end_bytes, note=note, checksum=checksum

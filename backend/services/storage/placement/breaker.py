@@ -142,9 +142,9 @@ class Breaker:
                 error,
             )
         self._error = error
-        self.keep_watch()
+        self.ensure_watched()
 
-    def keep_watch(self) -> None:
+    def ensure_watched(self) -> None:
         """See to it that a canary will go out, also when the event loop that was to send it is gone."""
         if self._error is not None and not _is_running(self._watch):
             self._watch = asyncio.create_task(self._ask_until_back())

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from backend.services.storage.config import StorageConfig
 from backend.services.storage.placement.breaker import BreakerState, BreakerView, Cause
-from backend.services.storage.spool.space import Room, RoomState
+from backend.services.storage.spool.space import DiskSpace, SpaceState
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class StorageInfo:
         s3_enabled: S3 is in use and answers.
         reason: why S3 is configured but off; None when it is on or not configured.
         fallback: a save goes to the local folder when S3 fails.
-        free_bytes: room on the local disk; None when that cannot be known.
+        free_bytes: space on the local disk; None when that cannot be known.
         breaker: closed: saves try S3; open: they do not; half_open: a canary is asking S3 at this moment. None: S3 is
             not in use.
         cause: configuration (waiting does not help), full or unavailable; None while the breaker is closed.
@@ -42,7 +42,7 @@ class StorageInfo:
     cause: Cause | None
     retry_at: datetime | None
     retry_in_s: float | None
-    disk: RoomState
+    disk: SpaceState
     disk_soft_limit_bytes: int
     disk_hard_limit_bytes: int
 
@@ -54,7 +54,7 @@ def storage_info(
     s3_enabled: bool,
     reason: str | None,
     breaker: BreakerView,
-    room: Room,
+    space: DiskSpace,
 ) -> StorageInfo:
     """Put configuration and present state together."""
     return StorageInfo(
@@ -66,12 +66,12 @@ def storage_info(
         s3_region=config.s3_region,
         reason=reason,
         fallback=config.fallback,
-        free_bytes=room.free_bytes,
+        free_bytes=space.free_bytes,
         breaker=breaker.state if s3_enabled or breaker.cause else None,
         cause=breaker.cause,
         retry_at=breaker.retry_at,
         retry_in_s=breaker.retry_in_s,
-        disk=room.state,
+        disk=space.state,
         disk_soft_limit_bytes=config.disk_soft_limit_bytes,
         disk_hard_limit_bytes=config.disk_hard_limit_bytes,
     )

@@ -11,16 +11,18 @@ from prometheus_client.registry import Collector
 from backend.services.storage.config import StorageConfig
 from backend.services.storage.placement.breaker import Breaker, BreakerState
 from backend.services.storage.placement.placement import Placement
-from backend.services.storage.spool.space import Room, RoomState
+from backend.services.storage.spool.space import DiskSpace, SpaceState
 
 
-class StorageFigures(Collector):
+class StorageMetrics(Collector):
     """To be registered with a registry. `store` is the store that saves go to while all is well."""
 
-    def __init__(self, store: str, breaker: Breaker, room: Room, placement: Placement, config: StorageConfig) -> None:
+    def __init__(
+        self, store: str, breaker: Breaker, space: DiskSpace, placement: Placement, config: StorageConfig
+    ) -> None:
         self._store = store
         self._breaker = breaker
-        self._room = room
+        self._space = space
         self._placement = placement
         self._config = config
 
@@ -40,9 +42,9 @@ class StorageFigures(Collector):
         return gauge
 
     def _disk(self) -> Iterator[Metric]:
-        if self._room.free_bytes is not None:
+        if self._space.free_bytes is not None:
             yield GaugeMetricFamily(
-                "aperta_storage_disk_free_bytes", "Free space on the disk of UPLOAD_DIR", value=self._room.free_bytes
+                "aperta_storage_disk_free_bytes", "Free space on the disk of UPLOAD_DIR", value=self._space.free_bytes
             )
         limits = GaugeMetricFamily(
             "aperta_storage_disk_limit_bytes",
@@ -53,8 +55,8 @@ class StorageFigures(Collector):
         limits.add_metric(["hard"], self._config.disk_hard_limit_bytes)
         yield limits
         state = GaugeMetricFamily("aperta_storage_disk", "1 for the state that the disk is in", labels=["state"])
-        for name in get_args(RoomState):
-            state.add_metric([name], float(self._room.state == name))
+        for name in get_args(SpaceState):
+            state.add_metric([name], float(self._space.state == name))
         yield state
 
     def _saves(self) -> Iterator[Metric]:

@@ -15,7 +15,7 @@ from backend.services.storage.keys import distinct_key
 from backend.services.storage.placement.breaker import Breaker
 from backend.services.storage.placement.stores import Stores
 from backend.services.storage.port import ObjectStore
-from backend.services.storage.values import GiveUp, Kind, SpooledFile, StoredObject
+from backend.services.storage.values import GiveUp, ObjectKind, SpooledFile, StoredObject
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Placement:
         self.fallbacks = 0
 
     async def put(
-        self, spooled: SpooledFile, kind: Kind, key: str, content_type: str, headers: Mapping[str, object]
+        self, spooled: SpooledFile, kind: ObjectKind, key: str, content_type: str, headers: Mapping[str, object]
     ) -> StoredObject:
         """Save, with a warning if that is not where it should be.
 
@@ -66,7 +66,7 @@ class Placement:
             else:
                 self._breaker.succeeded()
                 return stored
-        self._breaker.keep_watch()
+        self._breaker.ensure_watched()
         if self._fallback is None:
             raise _again(cause) from cause
         self.fallbacks += 1
@@ -113,7 +113,7 @@ def _again(error: StorageError) -> StorageError:
 async def _put_under_free_name(
     store: ObjectStore,
     spooled: SpooledFile,
-    kind: Kind,
+    kind: ObjectKind,
     key: str,
     content_type: str,
     headers: Mapping[str, object],

@@ -16,14 +16,14 @@ from backend.services.storage.files import disk_errors, is_locked, make_folder, 
 from backend.services.storage.values import SpooledFile
 
 
-class KeptRecordings:
+class AcceptedRecordings:
     """Files under UPLOAD_DIR/.spool/kept, each named as its owner likes; a name is used once."""
 
     def __init__(self, upload_dir: Path, lane: ThreadLane) -> None:
         self._folder = upload_dir.absolute() / ".spool" / "kept"
         self._lane = lane
 
-    async def keep(self, spooled: SpooledFile, name: str) -> SpooledFile:
+    async def add(self, spooled: SpooledFile, name: str) -> SpooledFile:
         """Move a spool file here, durably. Its old path is free afterwards.
 
         Raises:

@@ -42,7 +42,7 @@ class Checksum:
     digest: bytes
 
 
-class GrowingFiles:
+class ResumableFiles:
     """
     Args:
         upload_dir: where the objects are; these files are on the same file system.
@@ -64,7 +64,7 @@ class GrowingFiles:
         await self._lane.run(self._create, name)
 
     @asynccontextmanager
-    async def open(self, name: str) -> AsyncGenerator[GrowingFile, None]:
+    async def open(self, name: str) -> AsyncGenerator[ResumableFile, None]:
         """Have a file for oneself, in all processes that see this disk, until the end of the context.
 
         Raises:
@@ -74,7 +74,7 @@ class GrowingFiles:
         held: list[int] = []  # filled by the thread, so that a caller who is cancelled meanwhile leaves no lock behind
         try:
             await self._lane.run(self._lock, name, held)
-            yield GrowingFile(self._folder / name, held[0], self._lane, self._hashes)
+            yield ResumableFile(self._folder / name, held[0], self._lane, self._hashes)
         finally:
             for descriptor in held:
                 os.close(descriptor)
@@ -120,7 +120,7 @@ class GrowingFiles:
             return sorted(entry.name for entry in entries if entry.stat().st_ctime <= oldest)
 
 
-class GrowingFile:
+class ResumableFile:
     """One file, locked by whoever holds this."""
 
     def __init__(

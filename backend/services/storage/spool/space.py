@@ -1,4 +1,4 @@
-"""Room on the local disk: below a soft limit it is warned of, below a hard one uploads are refused. Sync; in threads.
+"""Space on the local disk: below a soft limit it is warned of, below a hard one uploads are refused. Sync; in threads.
 
 What is left below the hard limit is for the rest: the database, accepted recordings, and saves that fall back.
 """
@@ -14,10 +14,10 @@ from backend.errors import StorageFull
 
 logger = logging.getLogger(__name__)
 
-RoomState = Literal["ok", "low", "full"]
+SpaceState = Literal["ok", "low", "full"]
 
 
-class Room:
+class DiskSpace:
     """How full the disk of a folder is, as of the last look.
 
     Args:
@@ -34,7 +34,7 @@ class Room:
         self._folder = folder.absolute()
         self._soft_bytes = max(soft_bytes, hard_bytes)
         self._hard_bytes = hard_bytes
-        self.state: RoomState = "ok"
+        self.state: SpaceState = "ok"
         self.free_bytes: int | None = None
 
     def look(self) -> None:
@@ -51,7 +51,7 @@ class Room:
             needed_bytes: its size, if known.
 
         Raises:
-            StorageFull: it may not; uploads are taken again as soon as there is room.
+            StorageFull: it may not; uploads are taken again as soon as there is space.
         """
         self.look()
         free_bytes = self.free_bytes
@@ -59,12 +59,12 @@ class Room:
             return
         wish = f" for an upload of {_mib(needed_bytes)}" if needed_bytes else ""
         raise StorageFull(
-            f"The disk of UPLOAD_DIR has not enough room{wish}: {_mib(free_bytes)} are free, "
+            f"The disk of UPLOAD_DIR has not enough space{wish}: {_mib(free_bytes)} are free, "
             f"{_mib(self._hard_bytes)} stay free for recordings in work. "
             "Free space, move UPLOAD_DIR or lower DISK_HARD_LIMIT_BYTES."
         )
 
-    def _state_of(self, free_bytes: int | None) -> RoomState:
+    def _state_of(self, free_bytes: int | None) -> SpaceState:
         if free_bytes is None or free_bytes >= self._soft_bytes:
             return "ok"
         return "low" if free_bytes >= self._hard_bytes else "full"
@@ -72,13 +72,13 @@ class Room:
     def _log_change(self) -> None:
         free = _mib(self.free_bytes or 0)
         if self.state == "full":
-            logger.error("the disk of UPLOAD_DIR is full: %s are free, uploads are refused until there is room", free)
+            logger.error("the disk of UPLOAD_DIR is full: %s are free, uploads are refused until there is space", free)
         elif self.state == "low":
             logger.warning(
                 "the disk of UPLOAD_DIR fills: %s are free, below %s uploads are refused", free, _mib(self._hard_bytes)
             )
         else:
-            logger.info("the disk of UPLOAD_DIR has room again: %s are free", free)
+            logger.info("the disk of UPLOAD_DIR has space again: %s are free", free)
 
 
 def _free_bytes(folder: Path) -> int | None:

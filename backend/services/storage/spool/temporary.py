@@ -18,7 +18,7 @@ from anyio import CancelScope
 from backend.concurrency.lanes import ThreadLane
 from backend.errors import TooLarge
 from backend.services.storage.files import CHUNK_BYTES, disk_errors, is_locked, lock, make_folder, new_file
-from backend.services.storage.spool.space import Room
+from backend.services.storage.spool.space import DiskSpace
 from backend.services.storage.spool.writer import Digest, FileWriter, Pipeline
 from backend.services.storage.values import SpooledFile
 
@@ -31,8 +31,8 @@ that was killed."""
 _FILES = ("*.part", "uploads/*", "kept/*")
 """Uploads in one request, uploads that may be resumed, recordings that wait for their job."""
 
-ROOM_EVERY_BYTES = 32 * CHUNK_BYTES
-"""How often a running upload looks whether there is still room."""
+LOOK_EVERY_BYTES = 32 * CHUNK_BYTES
+"""How often a running upload looks whether there is still space."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +65,14 @@ class Spool:
 
     @asynccontextmanager
     async def receive(
-        self, stream: AsyncIterable[bytes], *, max_bytes: int | None = None, room: Room | None = None
+        self, stream: AsyncIterable[bytes], *, max_bytes: int | None = None, space: DiskSpace | None = None
     ) -> AsyncGenerator[SpooledFile, None]:
         """Write a stream to a durable file that is removed at the end of the context, however that comes about.
 
         Args:
             stream: the bytes, in chunks of any size.
             max_bytes: the most that may come.
-            room: looked at now and then, for uploads of unknown length.
+            space: looked at now and then, for uploads of unknown length.
 
         Raises:
             TooLarge: as soon as more than `max_bytes` have come.
@@ -82,7 +82,7 @@ class Spool:
         path = self._folder / f"{uuid4().hex}.part"
         held: list[int] = []  # filled by a thread, so that a caller who is cancelled meanwhile leaves no lock behind
         try:
-            yield await self._write(path, stream, max_bytes, room, held)
+            yield await self._write(path, stream, max_bytes, space, held)
         finally:
             # Shielded: a client that hangs up cancels us, and must not leave its bytes behind.
             with CancelScope(shield=True):
@@ -100,21 +100,21 @@ class Spool:
             await self._lane.run((self._folder / name).unlink, missing_ok=True)
 
     async def _write(
-        self, path: Path, stream: AsyncIterable[bytes], max_bytes: int | None, room: Room | None, held: list[int]
+        self, path: Path, stream: AsyncIterable[bytes], max_bytes: int | None, space: DiskSpace | None, held: list[int]
     ) -> SpooledFile:
         digest = hashlib.sha256()
         file = await self._lane.run(_new_writer, path, digest, held)
         pipeline = Pipeline(self._lane, file.write)
-        received_bytes, look_at_bytes = 0, ROOM_EVERY_BYTES
+        received_bytes, look_at_bytes = 0, LOOK_EVERY_BYTES
         try:
             async for chunk in stream:
                 received_bytes += len(chunk)
                 if max_bytes is not None and received_bytes > max_bytes:
                     raise TooLarge(f"The upload is larger than the {max_bytes} bytes allowed.")
                 await pipeline.add(chunk)
-                if room is not None and received_bytes >= look_at_bytes:
-                    await self._lane.run(room.check)
-                    look_at_bytes = received_bytes + ROOM_EVERY_BYTES
+                if space is not None and received_bytes >= look_at_bytes:
+                    await self._lane.run(space.check)
+                    look_at_bytes = received_bytes + LOOK_EVERY_BYTES
             await pipeline.flush()
             await self._lane.run(file.sync)
             return SpooledFile(path, file.size_bytes, digest.hexdigest())

@@ -135,7 +135,7 @@ class Pipeline:
         self._pending_bytes = 0
         self._least_bytes = CHUNK_BYTES
         self._turn: asyncio.Future[None] | None = None
-        self._room = asyncio.Event()
+        self._space = asyncio.Event()
 
     async def add(self, chunk: bytes) -> None:
         """Take a chunk; may raise what an earlier write ran into."""
@@ -145,9 +145,9 @@ class Pipeline:
         if self._pending_bytes >= CHUNK_BYTES:
             self._start_turn()
         while self._pending_bytes >= MOST_PENDING_BYTES:
-            self._room.clear()
+            self._space.clear()
             self._start_turn()
-            await self._room.wait()
+            await self._space.wait()
 
     async def flush(self) -> None:
         """Return when everything that was added has been written."""
@@ -179,7 +179,7 @@ class Pipeline:
             self._turn = None
         if self._turn is None and self._pending_bytes:
             self._turn = asyncio.ensure_future(self._lane.run(self._write_some))
-            self._turn.add_done_callback(lambda _turn: self._room.set())
+            self._turn.add_done_callback(lambda _turn: self._space.set())
 
     def _write_some(self) -> None:
         """In a thread: batch after batch without going back to the loop, but not for so long that others starve."""
@@ -190,4 +190,4 @@ class Pipeline:
                 batch, self._chunks = self._chunks, []
                 self._pending_bytes = 0
             self._write(batch)
-            self._loop.call_soon_threadsafe(self._room.set)
+            self._loop.call_soon_threadsafe(self._space.set)

@@ -16,13 +16,13 @@ from backend.services.storage.port import validated_range
 from backend.services.storage.values import (
     Expected,
     GiveUp,
-    Kind,
     ListedObject,
     Move,
+    ObjectKind,
     PresignedUrl,
     SpooledFile,
     StoredObject,
-    UnfinishedUpload,
+    UnfinishedMultipart,
 )
 
 
@@ -46,7 +46,7 @@ class MemoryStore:
     def name(self) -> str:
         return self._name
 
-    def locator(self, kind: Kind, key: str) -> str:
+    def locator(self, kind: ObjectKind, key: str) -> str:
         return f"{self._name}://{kind}/{key}"
 
     def key(self, locator: str) -> str:
@@ -62,7 +62,7 @@ class MemoryStore:
         self,
         spooled: SpooledFile,
         *,
-        kind: Kind,
+        kind: ObjectKind,
         key: str,
         content_type: str,
         metadata: Mapping[str, object],  # noqa: ARG002
@@ -135,12 +135,12 @@ class MemoryStore:
         self._answer()
         self.objects.pop(locator, None)
 
-    async def iterate_uploads(self) -> AsyncIterator[UnfinishedUpload]:
+    async def iterate_uploads(self) -> AsyncIterator[UnfinishedMultipart]:
         self._answer()
         return
         yield  # an upload in parts needs a store that takes parts
 
-    async def abort_upload(self, upload: UnfinishedUpload) -> None:
+    async def abort_upload(self, upload: UnfinishedMultipart) -> None:
         raise InvalidInput(f"{upload.locator[:200]!r} is no upload in parts.")
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""LocalUpkeep: what LocalStore offers to those who compare its files with the rows, and its quarantine."""
+"""LocalMaintenance: what LocalStore offers to those who compare its files with the rows, and its quarantine."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from backend.services.storage.files import (
     sync_folder,
 )
 from backend.services.storage.keys import distinct_key, validated_conversation_id, validated_key
-from backend.services.storage.values import ListedObject, UnfinishedUpload
+from backend.services.storage.values import ListedObject, UnfinishedMultipart
 
 QUARANTINE = ".quarantine"
 _PER_HOP = 1000
 """Files looked at in one turn of a thread: the hop then costs nothing."""
 
 
-class LocalUpkeep:
+class LocalMaintenance:
     """Half of LocalStore. Symbolic links, hidden names and names that are no UTF-8 are nobody's objects."""
 
     _prefix: str
@@ -58,11 +58,11 @@ class LocalUpkeep:
     async def delete_quarantined(self, locator: str) -> None:
         await self._lane.run(self._delete_quarantined, locator)
 
-    async def iterate_uploads(self) -> AsyncIterator[UnfinishedUpload]:
+    async def iterate_uploads(self) -> AsyncIterator[UnfinishedMultipart]:
         return
         yield  # an upload in parts needs a store that takes parts
 
-    async def abort_upload(self, upload: UnfinishedUpload) -> None:
+    async def abort_upload(self, upload: UnfinishedMultipart) -> None:
         raise InvalidInput(f"{upload.locator[:200]!r} is no upload in parts.")
 
     def _path(self, locator: str) -> Path:

@@ -21,13 +21,13 @@ from backend.services.storage.files import (
 from backend.services.storage.integrity import Integrity
 from backend.services.storage.keys import validated_key
 from backend.services.storage.port import validated_range
-from backend.services.storage.stores.local.maintenance import LocalUpkeep
-from backend.services.storage.values import Expected, GiveUp, Kind, LocalFile, Move, SpooledFile, StoredObject
+from backend.services.storage.stores.local.maintenance import LocalMaintenance
+from backend.services.storage.values import Expected, GiveUp, LocalFile, Move, ObjectKind, SpooledFile, StoredObject
 
 _NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
-class LocalStore(LocalUpkeep):
+class LocalStore(LocalMaintenance):
     """Write-once files in a folder. A locator is the folder as configured, a slash and the key.
 
     Args:
@@ -48,7 +48,7 @@ class LocalStore(LocalUpkeep):
     def owns(self, locator: str) -> bool:
         return "://" not in locator
 
-    def locator(self, kind: Kind, key: str) -> str:  # noqa: ARG002
+    def locator(self, kind: ObjectKind, key: str) -> str:  # noqa: ARG002
         return self._prefix + validated_key(key)
 
     def key(self, locator: str) -> str:
@@ -61,7 +61,7 @@ class LocalStore(LocalUpkeep):
         self,
         spooled: SpooledFile,
         *,
-        kind: Kind,
+        kind: ObjectKind,
         key: str,
         content_type: str,
         metadata: Mapping[str, object],  # noqa: ARG002  files carry none; it is in the metadata object beside them

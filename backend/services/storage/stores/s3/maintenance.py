@@ -1,4 +1,4 @@
-"""S3Upkeep: what S3Store offers to those who compare its bucket with the rows, and its quarantine."""
+"""S3Maintenance: what S3Store offers to those who compare its bucket with the rows, and its quarantine."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from backend.services.storage.config import StorageConfig
 from backend.services.storage.keys import INCOMING, PREFIXES, distinct_key, validated_conversation_id
 from backend.services.storage.stores.s3.client import S3Clients
 from backend.services.storage.stores.s3.errors import s3_errors
-from backend.services.storage.values import ListedObject, UnfinishedUpload
+from backend.services.storage.values import ListedObject, UnfinishedMultipart
 
 QUARANTINE = "quarantine/"
 _PART_BYTES = 64 * 1024 * 1024
 """The store copies so much in one request; more could take longer than we wait for an answer."""
 
 
-class S3Upkeep:
+class S3Maintenance:
     """Half of S3Store. A bucket may be shared: only what is below Aperta's own prefixes is looked at."""
 
     _bucket: str
@@ -68,16 +68,16 @@ class S3Upkeep:
             raise InvalidInput(f"{locator[:200]!r} is not in the quarantine.")
         await self.delete(locator)
 
-    async def iterate_uploads(self) -> AsyncIterator[UnfinishedUpload]:
+    async def iterate_uploads(self) -> AsyncIterator[UnfinishedMultipart]:
         for prefix in (*sorted(PREFIXES.values()), INCOMING):
             marker: dict[str, str] | None = {}
             while marker is not None:
                 uploads, marker = await self._lane.run(self._uploads_page, prefix, marker)
                 for item in uploads:
                     locator = f"s3://{self._bucket}/{item['Key']}"
-                    yield UnfinishedUpload(locator, item["UploadId"], item["Initiated"])
+                    yield UnfinishedMultipart(locator, item["UploadId"], item["Initiated"])
 
-    async def abort_upload(self, upload: UnfinishedUpload) -> None:
+    async def abort_upload(self, upload: UnfinishedMultipart) -> None:
         await self._lane.run(self._abort_upload, upload)
 
     async def get_size(self, locator: str) -> int:
@@ -120,7 +120,7 @@ class S3Upkeep:
             return found, None
         return found, {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page.get("NextUploadIdMarker", "")}
 
-    def _abort_upload(self, upload: UnfinishedUpload) -> None:
+    def _abort_upload(self, upload: UnfinishedMultipart) -> None:
         from botocore.exceptions import ClientError
 
         key = upload.locator.removeprefix(f"s3://{self._bucket}/")

@@ -19,11 +19,11 @@ def object_metadata(values: Mapping[str, object]) -> dict[str, str]:
     """
     ordered = sorted(values.items(), key=lambda item: item[0] != "sha256")
     result: dict[str, str] = {}
-    room = MAX_TOTAL_BYTES
+    left_bytes = MAX_TOTAL_BYTES
     for name, value in ordered:
         header, text = _header(name), _text(value)
-        room -= len(header) + len(text)
-        if value is not None and header and room >= 0:
+        left_bytes -= len(header) + len(text)
+        if value is not None and header and left_bytes >= 0:
             result[header] = text
     return result
 

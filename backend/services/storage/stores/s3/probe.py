@@ -16,7 +16,7 @@ Verdict = Literal["yes", "no", "untried"]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ProbeFinding:
     """One thing that was tried.
 
     Attributes:
@@ -38,7 +38,7 @@ class ProbeReport:
 
     endpoint: str | None
     bucket: str
-    findings: tuple[Finding, ...]
+    findings: tuple[ProbeFinding, ...]
 
     @property
     def usable(self) -> bool:
@@ -46,7 +46,7 @@ class ProbeReport:
         return all(finding.verdict == "yes" for finding in self.findings if finding.needed)
 
 
-def probe(config: StorageConfig) -> ProbeReport:
+def probe_endpoint(config: StorageConfig) -> ProbeReport:
     """Try everything on the configured bucket, below `.aperta-probe/`.
 
     Raises:
@@ -62,7 +62,7 @@ def probe(config: StorageConfig) -> ProbeReport:
         clients.close()
 
 
-def _findings(config: StorageConfig, tries: Tries) -> Iterator[Finding]:
+def _findings(config: StorageConfig, tries: Tries) -> Iterator[ProbeFinding]:
     """Try one after the other; without access to the bucket there is nothing to try."""
     credentials, bucket = (
         _try("credentials", tries.credentials, needed=True),
@@ -92,13 +92,15 @@ def _findings(config: StorageConfig, tries: Tries) -> Iterator[Finding]:
     ]
     for name, work, needed in rest:
         yield (
-            _try(name, work, needed=needed) if reachable else Finding(name, "untried", needed, "needs the bucket", None)
+            _try(name, work, needed=needed)
+            if reachable
+            else ProbeFinding(name, "untried", needed, "needs the bucket", None)
         )
     # Last: every answer, also a refusal, has told the store's time.
     yield _try("clock", tries.clock, needed=True)
 
 
-def _try(name: str, work: Callable[[], str], *, needed: bool) -> Finding:
+def _try(name: str, work: Callable[[], str], *, needed: bool) -> ProbeFinding:
     begun = time.perf_counter()
     verdict: Verdict = "no"
     try:
@@ -106,4 +108,4 @@ def _try(name: str, work: Callable[[], str], *, needed: bool) -> Finding:
         verdict = "yes"
     except (No, StorageError) as error:
         detail = str(error)
-    return Finding(name, verdict, needed, detail, round(time.perf_counter() - begun, 4))
+    return ProbeFinding(name, verdict, needed, detail, round(time.perf_counter() - begun, 4))

@@ -36,16 +36,16 @@ from backend.services.storage.stores.s3.client import (
     transfer_config,
 )
 from backend.services.storage.stores.s3.errors import s3_errors
-from backend.services.storage.stores.s3.maintenance import S3Upkeep
+from backend.services.storage.stores.s3.maintenance import S3Maintenance
 from backend.services.storage.stores.s3.metadata import object_metadata
-from backend.services.storage.values import Expected, GiveUp, Kind, Move, PresignedUrl, SpooledFile, StoredObject
+from backend.services.storage.values import Expected, GiveUp, Move, ObjectKind, PresignedUrl, SpooledFile, StoredObject
 
 logger = logging.getLogger(__name__)
 
 _CANARY = b"aperta canary\n" * 73  # 1 KB
 
 
-class S3Store(S3Upkeep):
+class S3Store(S3Maintenance):
     """Write-once objects in one bucket. Nothing is opened before the first call.
 
     Write-once is HEAD before PUT and a look at the hash after it, guarded within this process: conditional writes
@@ -72,7 +72,7 @@ class S3Store(S3Upkeep):
     def owns(self, locator: str) -> bool:
         return locator.startswith("s3://")
 
-    def locator(self, kind: Kind, key: str) -> str:
+    def locator(self, kind: ObjectKind, key: str) -> str:
         return f"s3://{self._bucket}/{PREFIXES[kind]}{validated_key(key)}"
 
     def key(self, locator: str) -> str:
@@ -93,7 +93,7 @@ class S3Store(S3Upkeep):
         self,
         spooled: SpooledFile,
         *,
-        kind: Kind,
+        kind: ObjectKind,
         key: str,
         content_type: str,
         metadata: Mapping[str, object],

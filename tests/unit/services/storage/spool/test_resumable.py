@@ -17,7 +17,7 @@ import pytest
 from backend.concurrency.lanes import ThreadLane
 from backend.errors import ChecksumMismatch, ObjectMissing, StorageFull, TooLarge, UploadInUse
 from backend.services.storage.files import CHUNK_BYTES
-from backend.services.storage.spool.resumable import SAFE_EVERY_BYTES, Checksum, GrowingFiles
+from backend.services.storage.spool.resumable import SAFE_EVERY_BYTES, Checksum, ResumableFiles
 from tests.contracts.store_contract import chunked
 
 pytestmark = pytest.mark.anyio
@@ -31,8 +31,8 @@ class Cut(Exception):
 
 
 @pytest.fixture
-def files(upload_dir: Path) -> GrowingFiles:
-    return GrowingFiles(upload_dir, ThreadLane("disk", 4))
+def files(upload_dir: Path) -> ResumableFiles:
+    return ResumableFiles(upload_dir, ThreadLane("disk", 4))
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ async def broken_off(data: bytes) -> AsyncIterator[bytes]:
 
 
 async def receive(
-    files: GrowingFiles,
+    files: ResumableFiles,
     stream: AsyncIterator[bytes],
     start: int = 0,
     limit: int = 10**9,
@@ -75,7 +75,7 @@ async def receive(
     return noted
 
 
-async def hash_of(files: GrowingFiles, size: int) -> str:
+async def hash_of(files: ResumableFiles, size: int) -> str:
     async with files.open(NAME) as file:
         return await file.hash(size)
 
@@ -84,7 +84,7 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-async def test_pieces_become_one_file(files: GrowingFiles, path: Path) -> None:
+async def test_pieces_become_one_file(files: ResumableFiles, path: Path) -> None:
     await files.create(NAME)
     first, second = DATA[:1_500_000], DATA[1_500_000:]
     assert await receive(files, chunked(first, 10_000)) == [len(first)]
@@ -94,7 +94,7 @@ async def test_pieces_become_one_file(files: GrowingFiles, path: Path) -> None:
     assert await hash_of(files, len(DATA)) == sha256(DATA)
 
 
-async def test_a_stream_that_breaks_off_keeps_what_came(files: GrowingFiles, path: Path) -> None:
+async def test_a_stream_that_breaks_off_keeps_what_came(files: ResumableFiles, path: Path) -> None:
     await files.create(NAME)
     [arrived] = await receive(files, broken_off(DATA[:700_000]))
     assert arrived == 700_000
@@ -103,7 +103,7 @@ async def test_a_stream_that_breaks_off_keeps_what_came(files: GrowingFiles, pat
     assert await hash_of(files, len(DATA)) == sha256(DATA)
 
 
-async def test_a_receiver_that_is_stopped_keeps_what_came(files: GrowingFiles, path: Path) -> None:
+async def test_a_receiver_that_is_stopped_keeps_what_came(files: ResumableFiles, path: Path) -> None:
     await files.create(NAME)
     noted = []
 
@@ -124,7 +124,7 @@ async def test_a_receiver_that_is_stopped_keeps_what_came(files: GrowingFiles, p
     assert await hash_of(files, len(DATA)) == sha256(DATA)
 
 
-async def test_a_long_stream_is_noted_on_the_way(files: GrowingFiles) -> None:
+async def test_a_long_stream_is_noted_on_the_way(files: ResumableFiles) -> None:
     await files.create(NAME)
     size = SAFE_EVERY_BYTES + 3 * CHUNK_BYTES
     noted = await receive(files, chunked(bytes(size), CHUNK_BYTES))
@@ -132,7 +132,7 @@ async def test_a_long_stream_is_noted_on_the_way(files: GrowingFiles) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["sha1", "sha256"])
-async def test_a_piece_with_its_checksum_is_kept(files: GrowingFiles, path: Path, algorithm: str) -> None:
+async def test_a_piece_with_its_checksum_is_kept(files: ResumableFiles, path: Path, algorithm: str) -> None:
     await files.create(NAME)
     checksum = Checksum(algorithm, hashlib.new(algorithm, DATA).digest())
     assert await receive(files, chunked(DATA, 65_536), checksum=checksum) == [len(DATA)]
@@ -140,7 +140,7 @@ async def test_a_piece_with_its_checksum_is_kept(files: GrowingFiles, path: Path
     assert await hash_of(files, len(DATA)) == sha256(DATA)
 
 
-async def test_a_piece_with_another_checksum_changes_nothing(files: GrowingFiles, path: Path) -> None:
+async def test_a_piece_with_another_checksum_changes_nothing(files: ResumableFiles, path: Path) -> None:
     await files.create(NAME)
     await receive(files, chunked(DATA[:1000], 100))
     wrong = Checksum("sha1", hashlib.sha1(b"other").digest())
@@ -151,7 +151,7 @@ async def test_a_piece_with_another_checksum_changes_nothing(files: GrowingFiles
     assert await hash_of(files, len(DATA)) == sha256(DATA)
 
 
-async def test_of_a_piece_with_a_checksum_that_breaks_off_nothing_is_noted(files: GrowingFiles) -> None:
+async def test_of_a_piece_with_a_checksum_that_breaks_off_nothing_is_noted(files: ResumableFiles) -> None:
     await files.create(NAME)
     checksum = Checksum("sha256", hashlib.sha256(DATA).digest())
     assert await receive(files, broken_off(DATA[:2_000_000]), checksum=checksum) == []
@@ -159,7 +159,7 @@ async def test_of_a_piece_with_a_checksum_that_breaks_off_nothing_is_noted(files
     assert await hash_of(files, len(DATA)) == sha256(DATA)
 
 
-async def test_what_was_written_but_not_noted_is_cut_off(files: GrowingFiles, path: Path) -> None:
+async def test_what_was_written_but_not_noted_is_cut_off(files: ResumableFiles, path: Path) -> None:
     await files.create(NAME)
     await receive(files, chunked(DATA[:1000], 1000))
     with path.open("ab") as file:
@@ -168,7 +168,7 @@ async def test_what_was_written_but_not_noted_is_cut_off(files: GrowingFiles, pa
     assert path.read_bytes() == DATA
 
 
-async def test_a_file_that_lost_bytes_is_refused(files: GrowingFiles, path: Path) -> None:
+async def test_a_file_that_lost_bytes_is_refused(files: ResumableFiles, path: Path) -> None:
     await files.create(NAME)
     await receive(files, chunked(DATA[:1000], 1000))
     os.truncate(path, 500)
@@ -176,22 +176,22 @@ async def test_a_file_that_lost_bytes_is_refused(files: GrowingFiles, path: Path
         await receive(files, chunked(DATA[1000:], 65_536), start=1000)
 
 
-async def test_the_hash_is_found_again_after_a_restart(files: GrowingFiles, upload_dir: Path) -> None:
+async def test_the_hash_is_found_again_after_a_restart(files: ResumableFiles, upload_dir: Path) -> None:
     await files.create(NAME)
     await receive(files, chunked(DATA[:1000], 1000))
-    restarted = GrowingFiles(upload_dir, ThreadLane("disk", 4))
+    restarted = ResumableFiles(upload_dir, ThreadLane("disk", 4))
     await receive(restarted, chunked(DATA[1000:], 65_536), start=1000)
     assert await hash_of(restarted, len(DATA)) == sha256(DATA)
 
 
-async def test_no_more_than_may_come_is_taken(files: GrowingFiles, path: Path) -> None:
+async def test_no_more_than_may_come_is_taken(files: ResumableFiles, path: Path) -> None:
     await files.create(NAME)
     with pytest.raises(TooLarge, match="1000"):
         await receive(files, chunked(DATA, 300), limit=1000)
     assert path.stat().st_size <= 1000
 
 
-async def test_one_at_a_time(files: GrowingFiles) -> None:
+async def test_one_at_a_time(files: ResumableFiles) -> None:
     await files.create(NAME)
     async with files.open(NAME):
         with pytest.raises(UploadInUse):
@@ -201,7 +201,7 @@ async def test_one_at_a_time(files: GrowingFiles) -> None:
         pass
 
 
-async def test_one_at_a_time_across_processes(files: GrowingFiles, path: Path) -> None:
+async def test_one_at_a_time_across_processes(files: ResumableFiles, path: Path) -> None:
     await files.create(NAME)
     with held_by_another_process(path), pytest.raises(UploadInUse):
         async with files.open(NAME):
@@ -210,13 +210,13 @@ async def test_one_at_a_time_across_processes(files: GrowingFiles, path: Path) -
         pass
 
 
-async def test_a_file_of_another_machine(files: GrowingFiles) -> None:
+async def test_a_file_of_another_machine(files: ResumableFiles) -> None:
     with pytest.raises(ObjectMissing, match="not on this machine"):
         async with files.open(NAME):
             pass
 
 
-async def test_a_complete_file_is_lent_without_a_copy(files: GrowingFiles, path: Path, tmp_path: Path) -> None:
+async def test_a_complete_file_is_lent_without_a_copy(files: ResumableFiles, path: Path, tmp_path: Path) -> None:
     await files.create(NAME)
     await receive(files, chunked(DATA, 65_536))
     async with files.open(NAME) as file, file.lent(len(DATA)) as spooled:
@@ -239,7 +239,7 @@ def files_may_have(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-async def test_a_disk_that_takes_no_more(files: GrowingFiles, path: Path) -> None:
+async def test_a_disk_that_takes_no_more(files: ResumableFiles, path: Path) -> None:
     await files.create(NAME)
     await receive(files, chunked(DATA[:1000], 1000))
     with files_may_have(CHUNK_BYTES), pytest.raises(StorageFull):

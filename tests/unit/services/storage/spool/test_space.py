@@ -12,8 +12,8 @@ import pytest
 
 from backend.errors import StorageFull, StorageMisconfigured
 from backend.services.storage import StorageConfig, StorageService
-from backend.services.storage.spool.space import Room
-from backend.services.storage.spool.temporary import ROOM_EVERY_BYTES
+from backend.services.storage.spool.space import DiskSpace
+from backend.services.storage.spool.temporary import LOOK_EVERY_BYTES
 from tests.contracts.store_contract import conversation, read
 
 pytestmark = pytest.mark.anyio
@@ -24,29 +24,29 @@ TEBIBYTE = 1024**4
 
 def test_below_the_soft_limit_it_is_low_below_the_hard_one_full(tmp_path: Path) -> None:
     for soft_bytes, hard_bytes, state in ((0, 0, "ok"), (1024 * TEBIBYTE, 0, "low"), (0, 1024 * TEBIBYTE, "full")):
-        room = Room(tmp_path / "not" / "there" / "yet", soft_bytes=soft_bytes, hard_bytes=hard_bytes)
-        room.look()
-        assert room.state == state
-        assert room.free_bytes and room.free_bytes > 0
+        space = DiskSpace(tmp_path / "not" / "there" / "yet", soft_bytes=soft_bytes, hard_bytes=hard_bytes)
+        space.look()
+        assert space.state == state
+        assert space.free_bytes and space.free_bytes > 0
 
 
 def test_an_upload_that_does_not_fit_is_refused_and_one_that_does_is_not(tmp_path: Path) -> None:
-    room = Room(tmp_path, soft_bytes=0, hard_bytes=0)
-    room.check()
-    room.check(1)
-    with pytest.raises(StorageFull, match=r"not enough room for an upload of .* MiB: .* free"):
-        room.check(1024 * TEBIBYTE)
+    space = DiskSpace(tmp_path, soft_bytes=0, hard_bytes=0)
+    space.check()
+    space.check(1)
+    with pytest.raises(StorageFull, match=r"not enough space for an upload of .* MiB: .* free"):
+        space.check(1024 * TEBIBYTE)
 
 
 def test_a_change_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    room = Room(tmp_path, soft_bytes=1024 * TEBIBYTE, hard_bytes=0)
+    space = DiskSpace(tmp_path, soft_bytes=1024 * TEBIBYTE, hard_bytes=0)
     with caplog.at_level(logging.INFO):
         for _ in range(3):
-            room.look()
+            space.look()
         assert [record.levelname for record in caplog.records] == ["WARNING"]
-        room._soft_bytes = 0
-        room.look()
-    assert "has room again" in caplog.messages[-1]
+        space._soft_bytes = 0
+        space.look()
+    assert "has space again" in caplog.messages[-1]
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ async def test_a_full_disk_refuses_uploads_and_lets_the_rest_go_on(small_disk: P
 
 
 async def untouchable() -> AsyncIterator[bytes]:
-    raise AssertionError("the body is read although there is no room")
+    raise AssertionError("the body is read although there is no space")
     yield b""
 
 
@@ -142,8 +142,8 @@ async def test_an_upload_of_unknown_length_is_watched(tmp_path: Path) -> None:
     async with StorageService(config(tmp_path, 0)) as storage:
 
         async def fills_the_disk() -> AsyncIterator[bytes]:
-            yield bytes(ROOM_EVERY_BYTES - MIB)
-            storage.room._hard_bytes = 1024 * TEBIBYTE
+            yield bytes(LOOK_EVERY_BYTES - MIB)
+            storage.space._hard_bytes = 1024 * TEBIBYTE
             yield bytes(2 * MIB)
             raise AssertionError("it was not stopped")
 
