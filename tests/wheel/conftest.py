@@ -82,7 +82,7 @@ def installation(programs: Path, tmp_path: Path) -> Installation:
 
 
 def new_installation(programs: Path, folder: Path) -> Installation:
-    """The environment with a folder and a home of its own, both empty."""
+    """The environment with a new folder and a new home, both empty."""
     places = folder / "empty", folder / "home"
     for place in places:
         place.mkdir()
@@ -90,7 +90,7 @@ def new_installation(programs: Path, folder: Path) -> Installation:
 
 
 def tracked_files() -> list[str]:
-    """What git has or would take, as it lies in the working tree."""
+    """The files that git has or would take, as they are in the working tree."""
     listed = _run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
     return sorted(name for name in listed if name and (ROOT / name).is_file())
 

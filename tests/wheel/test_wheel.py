@@ -46,7 +46,7 @@ def served(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Served:
 
 
 def _visit(server: ServerProcess) -> dict[str, httpx.Response]:
-    """The page, Swagger UI, and whatever both of them load; addresses of other servers stay whole."""
+    """The page, Swagger UI, and everything they load; addresses of other servers stay whole."""
     pages = {path: httpx.get(f"{server.url}{path}") for path in ("/", "/docs", "/openapi.json")}
     loaded = re.findall(r'<(?:link|script)[^>]*? (?:href|src)="([^"]+)"', pages["/"].text + pages["/docs"].text)
     return pages | {path: httpx.get(httpx.URL(server.url).join(path)) for path in loaded}
