@@ -10,8 +10,8 @@ WORKDIR /app
 RUN python -m venv /opt/venv
 # Dependencies alone, so that a change of the source leaves this layer as it is: the editable install of an empty package
 # points at /app, where the next stage puts the real one.
-COPY pyproject.toml constraints.txt LICENSE NOTICE README.md ./
-RUN mkdir backend && touch backend/__init__.py \
+COPY pyproject.toml setup.py constraints.txt LICENSE NOTICE README.md ./
+RUN mkdir -p backend alembic/versions && touch backend/__init__.py \
     && /opt/venv/bin/pip install -c constraints.txt -e ".${EXTRAS:+[${EXTRAS}]}"
 
 FROM python:${PYTHON_VERSION}-slim-bookworm

@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-servers test-ceph test-pyannote lint format rooms sample bench constraints clean
+.PHONY: help run test test-servers test-ceph test-pyannote test-wheel build lint format rooms sample bench constraints clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS="$$(printf '\t')" read -r target text; do \
@@ -32,6 +32,13 @@ test-ceph: .venv/.installed-dev ## Run the storage tests on Ceph (needs ceph-mon
 
 test-pyannote: .venv-pyannote/.installed ## Run the tests of the pyannote.audio engine in an environment of its own
 	.venv-pyannote/bin/python -m pytest tests/pyannote $(PYTEST_ARGS)
+
+test-wheel: .venv/.installed-dev ## Build the distributions, install the wheel elsewhere and run the service from it
+	.venv/bin/python -m pytest tests/wheel $(PYTEST_ARGS)
+
+build: .venv/.installed-dev ## Build the wheel and the source distribution, in dist
+	rm -rf build dist *.egg-info
+	PIP_CONSTRAINT=constraints.txt .venv/bin/python -m build
 
 lint: .venv/.installed-dev ## Check style, types and the direction of imports
 	.venv/bin/ruff check
@@ -72,13 +79,13 @@ clean: ## Remove environments, caches and builds; recordings and databases stay
 
 # Each environment carries a stamp newer than the files it was installed from, so that a second run needs no network.
 
-.venv/.installed: pyproject.toml constraints.txt
+.venv/.installed: pyproject.toml setup.py constraints.txt
 	@$(call ensure_venv,.venv)
 	@echo "Installing Aperta into .venv, which takes a minute or two"
 	@.venv/bin/python -m pip install --quiet -c constraints.txt -e .
 	@touch $@
 
-.venv/.installed-dev: pyproject.toml constraints.txt
+.venv/.installed-dev: pyproject.toml setup.py constraints.txt
 	@$(call ensure_venv,.venv)
 	@echo "Installing Aperta and its development tools into .venv, which takes a minute or two"
 	@.venv/bin/python -m pip install --quiet -c constraints.txt -e '.[dev]'
@@ -92,7 +99,7 @@ clean: ## Remove environments, caches and builds; recordings and databases stay
 
 # A torchaudio whose own extension does not fit the pinned torch is used without it: pyannote.audio needs none of it for
 # recordings in memory.
-.venv-pyannote/.installed: pyproject.toml constraints.txt
+.venv-pyannote/.installed: pyproject.toml setup.py constraints.txt
 	@$(call ensure_venv,.venv-pyannote)
 	@echo "Installing PyTorch and pyannote.audio into .venv-pyannote, which takes some minutes"
 	@.venv-pyannote/bin/python -m pip install --quiet -c constraints.txt -e '.[dev,pyannote]'
@@ -100,7 +107,7 @@ clean: ## Remove environments, caches and builds; recordings and databases stay
 		rm -f .venv-pyannote/lib/python3*/site-packages/torchaudio/lib/_torchaudio.abi3.so
 	@touch $@
 
-.venv-bench/.installed: pyproject.toml constraints.txt
+.venv-bench/.installed: pyproject.toml setup.py constraints.txt
 	@$(call ensure_venv,.venv-bench)
 	@echo "Installing Aperta and what its benchmarks need into .venv-bench, which takes a minute or two"
 	@.venv-bench/bin/python -m pip install --quiet -c constraints.txt -e '.[dev,bench]'

@@ -22,6 +22,7 @@ AppError
 │   ├── StorageUnavailable      unreachable, 5xx, timeout: waiting may help; knows whether the store answered at all
 │   └── StorageFull             no space left
 ├── DatabaseUnavailable     the database does not answer or refuses; waiting may help
+├── MigrationsMissing       the installation is incomplete: nothing can make or change the database's tables
 ├── RemoteUnavailable       a server that a user named does not answer, or fails; waiting may help
 ├── ProcessingFailed        the pipeline broke on a good recording, which is kept; carries its conversation_id
 └── EngineUnavailable       an engine cannot be loaded; the message says what fetches it
@@ -121,6 +122,10 @@ class EngineUnavailable(AppError):
 
 
 class DatabaseUnavailable(AppError):
+    pass
+
+
+class MigrationsMissing(AppError):
     pass
 
 

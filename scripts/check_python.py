@@ -7,6 +7,8 @@ import os
 import platform
 import sys
 
+MACHINES = ("x86_64", "aarch64")
+
 REMEDY = "install one (Debian 12+, Ubuntu 24.04+: apt-get install python3-venv) or name another: make PYTHON=python3.12"
 
 
@@ -20,7 +22,16 @@ def find_obstacle():
         import venv  # noqa: F401
     except ImportError:
         return "Python %s cannot create virtual environments: apt-get install python3-venv" % version
-    return find_library_obstacle()
+    return find_machine_obstacle(platform.machine(), sys.maxsize) or find_library_obstacle()
+
+
+def find_machine_obstacle(machine, maxsize):
+    """Return what is wrong with the processor, or with a Python of 32 bits on it, or None."""
+    if machine not in MACHINES:
+        return "Aperta's speech engine runs on x86-64 and arm64, and this machine is %s" % machine
+    if maxsize <= 2**32:
+        return "Aperta's speech engine needs a Python of 64 bits, and %s has 32" % sys.executable
+    return None
 
 
 def find_library_obstacle():

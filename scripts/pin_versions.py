@@ -9,7 +9,7 @@ import re
 import sys
 from importlib.metadata import distributions
 
-PROJECT = "aperta"
+PROJECT = "aperta-server"
 UNPINNED = {PROJECT, "pip"}
 
 

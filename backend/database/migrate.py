@@ -14,9 +14,9 @@ from filelock import FileLock
 from sqlalchemy import Connection, make_url, text
 
 from backend.database.session import Database, async_url, database_errors, open_engine
-from backend.errors import DatabaseUnavailable
+from backend.errors import DatabaseUnavailable, MigrationsMissing
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "alembic"
+PACKAGE = Path(__file__).resolve().parents[1]
 LOCK_KEY = 0x41706572  # "Aper", the advisory lock's number on PostgreSQL
 
 
@@ -31,6 +31,7 @@ async def migrate(url: str) -> bool:
 
     Raises:
         DatabaseUnavailable: it does not answer, or the file is no database.
+        MigrationsMissing
     """
     url = async_url(url)
     with database_errors():
@@ -48,25 +49,43 @@ async def check_migrated(database: Database) -> None:
 
     Raises:
         DatabaseUnavailable: it does not answer, or its schema is not the newest.
+        MigrationsMissing
     """
     async with database.transaction() as session:
         connection = await session.connection()
         current = await connection.run_sync(lambda sync: MigrationContext.configure(sync).get_current_revision())
-    head = ScriptDirectory.from_config(_config()).get_current_head()
+    head = ScriptDirectory.from_config(alembic_config()).get_current_head()
     if current != head:
         raise DatabaseUnavailable(
             f"The database's schema is {current or 'empty'}, but this version needs {head}: run `aperta migrate`."
         )
 
 
-def _config() -> Config:
+def alembic_config(package: Path = PACKAGE) -> Config:
+    """What Alembic needs to know, for this package or a copy of it elsewhere.
+
+    Raises:
+        MigrationsMissing
+    """
     config = Config()
-    config.set_main_option("script_location", str(SCRIPTS))
+    config.set_main_option("script_location", str(_find_scripts(package)).replace("%", "%%"))
     return config
 
 
+def _find_scripts(package: Path) -> Path:
+    """Inside the package where it was installed; beside it in a checkout. The library `alembic` has no versions."""
+    installed, checkout = package / "migrations", package.parent / "alembic"
+    for folder in (installed, checkout):
+        if (folder / "env.py").is_file() and any(folder.glob("versions/*.py")):
+            return folder
+    raise MigrationsMissing(
+        f"This installation has no migrations: neither {installed} nor {checkout} holds them. "
+        "Install aperta-server again."
+    )
+
+
 def _upgrade(connection: Connection) -> bool:
-    config = _config()
+    config = alembic_config()
     with _advisory_lock(connection):
         head = ScriptDirectory.from_config(config).get_current_head()
         if MigrationContext.configure(connection).get_current_revision() == head:

@@ -32,7 +32,8 @@ def set_up_tracing() -> None:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
-        logger.warning("traces are not sent: run `pip install 'aperta[otel]'`, or unset %s", " and ".join(ENDPOINTS))
+        remedy = "run `pip install 'aperta-server[otel]'`"
+        logger.warning("traces are not sent: %s, or unset %s", remedy, " and ".join(ENDPOINTS))
         return
     ours = {"service.name": "aperta", "service.version": __version__}
     provider = TracerProvider(resource=Resource.create({**ours, **OTELResourceDetector().detect().attributes}))

@@ -110,7 +110,8 @@ def _pyannote(config: SpeechConfig, model: str) -> Lazy[Diarizer]:
 
     if not _pyannote_installed():
         raise EngineUnavailable(
-            "DIARIZATION_ENGINE=pyannote, but pyannote.audio is not installed: run `pip install 'aperta[pyannote]'`."
+            "DIARIZATION_ENGINE=pyannote, but pyannote.audio is not installed: "
+            "run `pip install 'aperta-server[pyannote]'`."
         )
     if find_pyannote(model, config.models_dir) is None:
         raise EngineUnavailable(

@@ -12,13 +12,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
 from backend.config import Settings
-from backend.database.migrate import SCRIPTS, migrate
-from backend.database.session import Database
+from backend.database.migrate import migrate
 from backend.domain.transcript import Diarization, SpeakerCount
 from backend.domain.voices import Voice
 from backend.engines.audio.samples import Audio
@@ -383,28 +380,3 @@ async def test_all_of_it_on_postgresql(settings: Settings, recording: bytes, pos
         assert await house.count("voice_prints") == 0 and await house.stored_voices() == 2
         detail = (await client.get(f"/conversations/{named['conversation_id']}")).json()
         assert detail["transcript"] == named["transcript"]
-
-
-async def test_the_migration_keeps_what_was_there(settings: Settings) -> None:
-    def upgrade_to_first(connection: Connection) -> None:
-        config = Config()
-        config.set_main_option("script_location", str(SCRIPTS))
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
-
-    database = Database(settings.database_url)
-    async with database.engine.connect() as connection:
-        await connection.run_sync(upgrade_to_first)
-        await connection.commit()
-    async with database.transaction() as session:
-        for statement in (
-            "INSERT INTO conversations (id, status, filename, created_at) VALUES ('c', 'completed', 'f', '2026-01-01')",
-            "INSERT INTO participants VALUES (1, 'c', 0, 'Speaker 1', NULL, 1, 1, 1, 1)",
-            "INSERT INTO segments VALUES (1, 'c', 1, 0, 0, 1, 'Hello.', NULL)",
-        ):
-            await session.execute(text(statement))
-    assert await migrate(settings.database_url) is True
-    async with database.transaction() as session:
-        query = "SELECT text, label FROM segments JOIN participants ON participant_id = participants.id"
-        assert (await session.execute(text(query))).all() == [("Hello.", "Speaker 1")]
-    await database.close()

@@ -149,7 +149,7 @@ def _load(path: Path, device: Device, threads: int) -> tuple[Pipeline, torch.dev
             from pyannote.audio import Pipeline
     except (ImportError, OSError) as error:  # OSError: a torchaudio built for another torch
         raise EngineUnavailable(
-            f"pyannote.audio cannot be imported ({_line(error)}): pip install 'aperta[pyannote]'."
+            f"pyannote.audio cannot be imported ({_line(error)}): pip install 'aperta-server[pyannote]'."
         ) from error
     if threads:
         torch.set_num_threads(threads)

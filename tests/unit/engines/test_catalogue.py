@@ -197,7 +197,7 @@ def test_an_unfinished_download_is_not_taken_for_a_model(tmp_path: Path) -> None
 @pytest.mark.skipif(find_spec("torch") is not None, reason="PyTorch is installed here")
 def test_a_pipeline_without_its_package_names_the_extra(tmp_path: Path) -> None:
     pipeline_in(tmp_path / "community-1", "segmentation", "embedding")
-    with pytest.raises(EngineUnavailable, match=r"pip install 'aperta\[pyannote\]'"):
+    with pytest.raises(EngineUnavailable, match=r"pip install 'aperta-server\[pyannote\]'"):
         PyannoteDiarizer(models_dir=tmp_path)
 
 
