@@ -13,6 +13,7 @@ import pytest
 import typer
 import yaml
 
+from backend import REPORTS_OFF
 from backend.cli import app
 from backend.config import Settings, SpeechConfig
 from backend.services.storage import StorageConfig
@@ -21,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 COMPOSE = ROOT / "deploy" / "compose.yaml"
 VERSIONS = ("1.30", "1.37")
-NOT_OURS = {"HF_HOME"}
+NOT_OURS = {"HF_HOME", *REPORTS_OFF}
 SECRET = re.compile("KEY|SECRET|PASSWORD|TOKEN|DATABASE_URL")
 FIELDS = {
     name.upper(): field
