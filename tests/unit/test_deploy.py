@@ -126,6 +126,16 @@ def test_environments_are_settings_with_values_that_fit(where: str, values: dict
         config(_env_file=None, **own)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", ["ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY", "PYANNOTE_METRICS_ENABLED"])
+def test_images_and_deployments_switch_reports_off(name: str) -> None:
+    [shared] = [item["data"] for _, item in BASE if item["kind"] == "ConfigMap"]
+    services = [yaml.safe_load(path.read_text())["services"] for path in (COMPOSE, ROOT / "compose.yaml")]
+    own = [service["environment"] for found in services for service in found.values() if service["image"] == "aperta"]
+    assert {environment[name] for environment in [shared, *own]} == {REPORTS_OFF[name]}
+    assert f"{name}={REPORTS_OFF[name]} " in (ROOT / "Dockerfile").read_text()
+    assert f"export {name} := {REPORTS_OFF[name]}\n" in (ROOT / "Makefile").read_text()
+
+
 def test_no_manifest_holds_a_secret() -> None:
     for name, values in environments():
         literal = {
