@@ -24,6 +24,9 @@ COPY alembic alembic
 COPY backend backend
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
+    ORT_DISABLE_TELEMETRY=1 \
+    HF_HUB_DISABLE_TELEMETRY=1 \
+    PYANNOTE_METRICS_ENABLED=0 \
     HOST=0.0.0.0 \
     PORT=8000 \
     UPLOAD_DIR=/data/uploads \

@@ -10,6 +10,9 @@ SOURCES := backend tests benchmarks samples scripts alembic
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
+export ORT_DISABLE_TELEMETRY := 1
+export HF_HUB_DISABLE_TELEMETRY := 1
+export PYANNOTE_METRICS_ENABLED := 0
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-servers test-ceph test-pyannote test-wheel build lint format rooms sample bench constraints clean

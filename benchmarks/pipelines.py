@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import backend  # noqa: F401 - before moonshine_voice, so that no library reports to its maker
+
 if TYPE_CHECKING:
     from moonshine_voice.transcriber import TranscriptLine
 

@@ -13,6 +13,7 @@ import pytest
 import typer
 import yaml
 
+from backend import REPORTS_OFF
 from backend.cli import app
 from backend.config import Settings, SpeechConfig
 from backend.services.storage import StorageConfig
@@ -21,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 COMPOSE = ROOT / "deploy" / "compose.yaml"
 VERSIONS = ("1.30", "1.37")
-NOT_OURS = {"HF_HOME"}
+NOT_OURS = {"HF_HOME", *REPORTS_OFF}
 SECRET = re.compile("KEY|SECRET|PASSWORD|TOKEN|DATABASE_URL")
 FIELDS = {
     name.upper(): field
@@ -123,6 +124,16 @@ def test_environments_are_settings_with_values_that_fit(where: str, values: dict
     for config in (Settings, SpeechConfig, StorageConfig):
         own = {name: value for name, value in plain.items() if name in config.model_fields}
         config(_env_file=None, **own)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY", "PYANNOTE_METRICS_ENABLED"])
+def test_images_and_deployments_switch_reports_off(name: str) -> None:
+    [shared] = [item["data"] for _, item in BASE if item["kind"] == "ConfigMap"]
+    services = [yaml.safe_load(path.read_text())["services"] for path in (COMPOSE, ROOT / "compose.yaml")]
+    own = [service["environment"] for found in services for service in found.values() if service["image"] == "aperta"]
+    assert {environment[name] for environment in [shared, *own]} == {REPORTS_OFF[name]}
+    assert f"{name}={REPORTS_OFF[name]} " in (ROOT / "Dockerfile").read_text()
+    assert f"export {name} := {REPORTS_OFF[name]}\n" in (ROOT / "Makefile").read_text()
 
 
 def test_no_manifest_holds_a_secret() -> None:

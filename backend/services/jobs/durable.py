@@ -140,6 +140,7 @@ class DurableEngine:
             "system_database_url": self._url,
             "executor_id": self.executor_id,
             "application_version": self.version,
+            "enable_otlp": False,
             "console_log_level": "ERROR",
             "log_level": "ERROR",
             "sys_db_pool_size": CONNECTIONS,
