@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-servers test-ceph test-pyannote lint format sample bench constraints clean
+.PHONY: help run test test-servers test-ceph test-pyannote lint format sample screenshot bench constraints clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS="$$(printf '\t')" read -r target text; do \
@@ -45,6 +45,9 @@ format: .venv/.installed-dev ## Format the code and sort its imports
 
 sample: .venv/.installed ## Make the sample recording again (needs flite)
 	.venv/bin/python samples/make_sample.py
+
+screenshot: .venv/.installed-dev ## Take the README's picture of the page again (needs chromium)
+	.venv/bin/python -m scripts.take_screenshot
 
 bench: .venv-bench/.installed ## Measure speed, memory and errors on this machine (RECORDINGS="FILE FOLDER" to choose)
 	.venv-bench/bin/python -m benchmarks.speech $(RECORDINGS)
