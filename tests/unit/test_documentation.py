@@ -176,6 +176,12 @@ def test_the_readme_leads_to_every_document() -> None:
     assert {path.relative_to(PROJECT).as_posix() for path in PROJECT.glob("docs/*.md")} <= targets
 
 
+def test_pictures_are_small() -> None:
+    pictures = [*PROJECT.glob("docs/images/*")]
+
+    assert pictures and all(path.stat().st_size < 300_000 for path in pictures)
+
+
 def test_the_glossary_is_in_alphabetical_order() -> None:
     terms = re.findall(r"^\| \*\*(.+?)\*\*", GLOSSARY.read_text(encoding="utf-8"), re.MULTILINE)
 
