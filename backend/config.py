@@ -18,10 +18,10 @@ from backend.database.session import validated_url
 from backend.domain.access import AccessKeys, read_admins, read_keys
 from backend.domain.addresses import parse_allowance
 from backend.errors import InvalidInput
-from backend.services.logs import LogFormat, log_handler
-from backend.services.outbound import parse_url
+from backend.observability.logs import LogFormat, log_handler
+from backend.services.remote.client import parse_url
 from backend.services.storage import StorageConfig
-from backend.services.webhooks import read_secrets
+from backend.services.webhooks.service import read_secrets
 
 logger = logging.getLogger(__name__)
 

@@ -24,15 +24,16 @@ from fastapi import FastAPI
 from pydantic import ValidationError
 
 from backend import __version__
-from backend.api.access import add_access
-from backend.api.connections import timed_protocol
-from backend.api.limits import add_body_limits
+from backend.api.middleware.access import add_access
+from backend.api.middleware.body_limits import add_body_limits
+from backend.api.middleware.connections import timed_protocol
+from backend.api.middleware.request_ids import add_request_ids
 from backend.api.problems import add_problem_handlers
-from backend.api.request_ids import add_request_ids
-from backend.api.routes import audio, conversations, deliveries, health, jobs, pages, people, storage, uploads
+from backend.api.routes import audio, conversations, health, jobs, pages, people, storage, uploads
+from backend.api.routes import webhooks as deliveries
 from backend.config import Settings, describe_invalid_settings, read_settings
 from backend.errors import AppError
-from backend.wiring import Services, open_services
+from backend.wiring.services import Services, open_services
 
 logger = logging.getLogger("backend.main")  # also when run as a file
 

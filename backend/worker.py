@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from backend import __version__
 from backend.config import Settings
-from backend.wiring import Services, open_services
+from backend.wiring.services import Services, open_services
 
 logger = logging.getLogger(__name__)
 

@@ -32,9 +32,9 @@ import httpx
 
 from backend.database.migrate import migrate
 from benchmarks.report import describe, machine, table
-from tests.doomed import calls_in
-from tests.jobs import job_of, send, speech, spool_files, stored_suffixes, wait_for
-from tests.processes import SERVE, WORK, ServerProcess, WorkerProcess, environment, serving, working
+from tests.support.doomed import calls_in
+from tests.support.jobs import job_of, send, speech, spool_files, stored_suffixes, wait_for
+from tests.support.processes import SERVE, WORK, ServerProcess, WorkerProcess, environment, serving, working
 
 STAGES = {
     "upload": 0.05,
@@ -259,7 +259,7 @@ def all_conversations(server: ServerProcess) -> Iterator[dict[str, object]]:
 
 
 def doomed(command: tuple[str, ...], point: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", "tests.doomed", point, "KILL", *command[3:])
+    return (sys.executable, "-m", "tests.support.doomed", point, "KILL", *command[3:])
 
 
 @contextmanager

@@ -29,20 +29,20 @@ import psutil
 import psycopg
 
 from backend.config import Settings
-from backend.database import repositories
+from backend.database import conversations
 from backend.database.migrate import migrate
 from backend.database.models import Conversation, ConversationStatus, Job, JobStatus
 from backend.database.session import Database
 from backend.domain.transcript import Segment, SpeakerStats, Transcript, Word
-from backend.services.jobs import QUEUES, Submission, Upload
-from backend.services.processing import ProcessOptions
-from backend.services.runner import ALL_QUEUES
-from backend.services.speech import DirectSteps
+from backend.services.jobs.runner import ALL_QUEUES
+from backend.services.jobs.service import QUEUES, Submission, Upload
+from backend.services.processing.service import ProcessOptions
+from backend.services.speech.steps import DirectSteps
 from backend.services.storage import StorageConfig
-from backend.wiring import Services, open_services
+from backend.wiring.services import Services, open_services
 from benchmarks.report import UNKNOWN, describe, machine, table
 from tests.conftest import scripted_speech
-from tests.media import tone, write
+from tests.support.media import tone, write
 
 OPTIONS = ProcessOptions()
 
@@ -306,7 +306,9 @@ async def commit_conversation(database: Database, segments: int) -> None:
     async with database.transaction() as session:
         session.add(row)
         await session.flush()
-        await repositories.save_result(session, row, Transcript(said, "en"), stats, [], identities={}, completed_at=now)
+        await conversations.save_result(
+            session, row, Transcript(said, "en"), stats, [], identities={}, completed_at=now
+        )
 
 
 async def timed(run: Callable[[], Awaitable[None]]) -> float:

@@ -95,13 +95,13 @@ def aperta(recording: Path, threads: int) -> Run:
 def aperta_diarizer(recording: Path, threads: int) -> Run:
     """The product's diarizer alone."""
     from backend.domain.transcript import SpeakerCount
-    from backend.engines.audio import decode
-    from backend.engines.community1 import Community1Diarizer
+    from backend.engines.audio.samples import decode_tracks
+    from backend.engines.community1.diarizer import Community1Diarizer
 
     diarizer = Community1Diarizer(threads=threads)
     watch = Stopwatch()
     with watch.stage("decode"):
-        audio = decode(recording, max_s=MAX_AUDIO_S)
+        audio = decode_tracks(recording, separate=False, max_s=MAX_AUDIO_S)[0]
     with audio, watch.stage("diarize"):
         found = diarizer.diarize(audio, SpeakerCount(), lambda _: None)
     return _run("aperta-diarizer", audio.duration_s, watch, _spans(found.turns))
@@ -133,10 +133,12 @@ PIPELINES: dict[str, Callable[[Path, int], Run]] = {
 
 
 async def _aperta(recording: Path, threads: int) -> Run:
-    from backend.engines.community1 import Community1Diarizer
+    from backend.engines.community1.diarizer import Community1Diarizer
     from backend.engines.lazy import Lazy
-    from backend.engines.moonshine_engine import MoonshineTranscriber
-    from backend.services.speech import DirectSteps, SpeechOptions, SpeechPipeline
+    from backend.engines.moonshine.transcriber import MoonshineTranscriber
+    from backend.services.speech.pipeline import SpeechPipeline
+    from backend.services.speech.steps import DirectSteps
+    from backend.services.speech.values import SpeechOptions
 
     found: list[Diarization] = []
     transcriber, diarizer = MoonshineTranscriber(threads), Community1Diarizer(threads=threads)
@@ -169,13 +171,13 @@ def _moonshine(recording: Path, options: dict[str, str]) -> tuple[float, Stopwat
     from moonshine_voice.transcriber import ModelArch, Transcriber
     from moonshine_voice.utils import get_model_path
 
-    from backend.engines.audio import SAMPLE_RATE_HZ, decode
+    from backend.engines.audio.samples import SAMPLE_RATE_HZ, decode_tracks
 
     options = {"identify_speakers": "true", "return_audio_data": "false", **options}
     pipeline = Transcriber(str(get_model_path("tiny-en")), ModelArch.TINY, options=options)
     watch = Stopwatch()
     with watch.stage("decode"):
-        audio = decode(recording, max_s=MAX_AUDIO_S)
+        audio = decode_tracks(recording, separate=False, max_s=MAX_AUDIO_S)[0]
     with audio:
         lines = pipeline.transcribe_without_streaming(audio.read().tolist(), SAMPLE_RATE_HZ).lines
     return audio.duration_s, watch, lines

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.engines.audio import SAMPLE_RATE_HZ
-from backend.engines.pyannote_trunk import share_trunk
+from backend.engines.audio.samples import SAMPLE_RATE_HZ
+from backend.engines.pyannote.shared_trunk import share_trunk
 from tests.pyannote.wespeaker import build_wespeaker
-from tests.random_models import vowels
+from tests.support.random_models import vowels
 
 if TYPE_CHECKING:
     from pyannote.audio import Pipeline

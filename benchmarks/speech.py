@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from backend.engines.audio import probe
+from backend.engines.audio.samples import probe
 from benchmarks import pipelines
 from benchmarks.pipelines import PIPELINES, STAGES, Run
 from benchmarks.report import UNKNOWN, describe, machine, table

@@ -29,9 +29,9 @@ from sqlalchemy import insert
 from backend.database.migrate import migrate
 from backend.database.models import Conversation, ConversationStatus, StoredObjectRow
 from backend.database.session import Database
-from backend.services.custody import CustodyService, Scope
-from backend.services.drain import DrainService
-from backend.services.metrics import Metrics
+from backend.observability.metrics import Metrics
+from backend.services.lifecycle.drain import DrainService
+from backend.services.reconciliation import CustodyService, Scope
 from backend.services.storage import StorageService
 from benchmarks.report import describe, machine, table
 from benchmarks.storage_bench import (
@@ -48,7 +48,7 @@ from benchmarks.storage_bench import (
     take,
 )
 from benchmarks.storage_http import latency, memory
-from tests.servers import running_swift, swift_venv
+from tests.support.servers import running_swift, swift_venv
 
 SAVES, SAVE_BYTES, CLIENTS = 200, 100_000, 32
 DRAINED, DRAINED_BYTES = 1000, 20_000

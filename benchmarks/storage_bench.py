@@ -18,8 +18,8 @@ from botocore.exceptions import ClientError
 
 from backend.services.storage import StorageConfig
 from benchmarks.report import table
-from tests.fixtures_storage import s3_settings
-from tests.servers import S3Server
+from tests.support.fixtures_storage import s3_settings
+from tests.support.servers import S3Server
 
 MB, GB = 1_000_000, 1_000_000_000
 BLOCK_BYTES = 1024 * 1024

@@ -15,8 +15,8 @@ import httpx
 from benchmarks.report import table
 from benchmarks.storage_bench import GB, MB, Bench, ms
 from benchmarks.torture.nursery import Child, Nursery, Order
-from tests.media import wav_bytes
-from tests.servers import FaultProxy, S3Server
+from tests.support.media import wav_bytes
+from tests.support.servers import FaultProxy, S3Server
 
 SEND = "POST /audio/process?async=true"
 FORM = {"Content-Type": "multipart/form-data; boundary=bench"}

@@ -39,7 +39,7 @@ from benchmarks.torture.faults import FAULTS, Fault, possible, run_round
 from benchmarks.torture.ledger import Tally
 from benchmarks.torture.nursery import Nursery
 from benchmarks.torture.world import World
-from tests.servers import S3Server, running_swift, swift_venv
+from tests.support.servers import S3Server, running_swift, swift_venv
 
 ROUNDS_PER_WORLD = 40
 TOLD = 20

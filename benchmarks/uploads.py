@@ -291,17 +291,17 @@ def serve(port: int, folder: Path) -> None:
     from starlette.requests import Request
     from starlette.responses import PlainTextResponse, Response
 
-    from backend.api.connections import timed_protocol
-    from backend.api.intake import open_form
+    from backend.api.middleware.connections import timed_protocol
+    from backend.api.requests.source import open_form
     from backend.config import Settings
     from backend.domain.transcript import Transcription
     from backend.engines.heap import return_large_blocks
     from backend.engines.lazy import Lazy
     from backend.engines.scripted import ScriptedTranscriber
     from backend.main import create_app
-    from backend.services.speech import SpeechPipeline
+    from backend.services.speech.pipeline import SpeechPipeline
     from backend.services.storage import StorageConfig
-    from backend.wiring import Services, open_services
+    from backend.wiring.services import Services, open_services
 
     async def spool(request: Request) -> Response:
         services: Services = request.app.state.services

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from backend.domain.transcript import SpeakerCount
 from backend.domain.voices import MARGIN, THRESHOLD, Voice, recognise
-from backend.engines.audio import decode
-from backend.engines.community1 import Community1Diarizer
+from backend.engines.audio.samples import decode_tracks
+from backend.engines.community1.diarizer import Community1Diarizer
 
 Scores = NDArray[np.float64]
 
@@ -75,7 +75,7 @@ def embed(folder: Path, threads: int) -> Iterator[Utterance]:
     """The voice of each utterance; whatever has no speech in it is named and left out."""
     diarizer = Community1Diarizer(threads=threads)
     for path in sorted(folder.glob("*/*.flac")):
-        with decode(path, max_s=600) as audio:
+        with decode_tracks(path, separate=False, max_s=600)[0] as audio:
             heard = diarizer.diarize_with_voices(audio, SpeakerCount(exact=1), lambda _: None)
             voice = next(iter(heard.voices.values()), None)
             if voice is None:

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.engines.audio import SAMPLE_RATE_HZ
+from backend.engines.audio.samples import SAMPLE_RATE_HZ
 from backend.engines.base import TranscribeOptions
-from backend.engines.faster_whisper_engine import FasterWhisperTranscriber
-from tests.random_models import BASE, SMALL, TINY, as_audio, build_whisper, vowels
+from backend.engines.whisper import FasterWhisperTranscriber
+from tests.support.random_models import BASE, SMALL, TINY, as_audio, build_whisper, vowels
 
 SHAPES = {"tiny": TINY, "base": BASE, "small": SMALL}
 Job = Callable[[], object]

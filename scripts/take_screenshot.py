@@ -17,7 +17,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from tests.browser.conftest import CHROMIUM_FLAGS
 from tests.conftest import ROOT, SAMPLE
-from tests.processes import serving, wait_until_ready
+from tests.support.processes import serving, wait_until_ready
 
 PICTURE = ROOT / "docs" / "images" / "page.png"
 TITLE = "Library committee"

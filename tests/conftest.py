@@ -19,11 +19,11 @@ from backend.domain.transcript import Diarization, Segment, SpeakerTurn, Transcr
 from backend.engines.lazy import Lazy
 from backend.engines.scripted import ScriptedDiarizer, ScriptedTranscriber
 from backend.main import create_app
-from backend.services.speech import SpeechPipeline
+from backend.services.speech.pipeline import SpeechPipeline
 from backend.services.storage import StorageConfig
-from backend.wiring import Services, open_services
+from backend.wiring.services import Services, open_services
 
-pytest_plugins = ["tests.fixtures_storage", "tests.fixtures_custody"]
+pytest_plugins = ["tests.support.fixtures_storage", "tests.support.fixtures_reconciliation"]
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "samples" / "meeting.flac"

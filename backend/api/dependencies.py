@@ -6,8 +6,8 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
-from backend.api.access import caller_of
-from backend.wiring import Services
+from backend.api.middleware.access import caller_of
+from backend.wiring.services import Services
 
 
 def get_services(request: Request) -> Services:

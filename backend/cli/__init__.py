@@ -20,14 +20,14 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.table import Table
 
 from backend import __version__
-from backend.cli.custody import storage
-from backend.cli.plainly import plain_errors
+from backend.cli.errors import plain_errors
+from backend.cli.storage_commands import storage
 from backend.config import Settings, describe_invalid_settings, read_settings
 from backend.errors import AppError
-from backend.services.speech import Channels, StageProgress
+from backend.services.speech.values import Channels, StageProgress
 
 if TYPE_CHECKING:
-    from backend.api.schemas import ProcessResponse
+    from backend.api.schemas.audio import ProcessResponse
 
 app = typer.Typer(no_args_is_help=True, help="Recordings in; stored audio and who said what out.")
 models = typer.Typer(no_args_is_help=True, help="Speech models on this disk.")
@@ -77,7 +77,7 @@ def worker(
     ] = None,
 ) -> None:
     """Process recordings that servers accept, on this machine or others that share database and storage."""
-    from backend.services.runner import ALL_QUEUES
+    from backend.services.jobs.runner import ALL_QUEUES
     from backend.worker import work
 
     chosen = [name.strip() for name in queues.split(",") if name.strip()] or list(ALL_QUEUES)
@@ -101,7 +101,7 @@ def process(
     as_json: Annotated[bool, typer.Option("--json", help="Print the API's answer, one line per file.")] = False,
 ) -> None:
     """Run the pipeline without a server: the same storage, the same rows."""
-    from backend.api.schemas import ProcessForm
+    from backend.api.schemas.audio import ProcessForm
 
     given = {
         "language": language,
@@ -137,7 +137,7 @@ def migrate() -> None:
 @models.command("list")
 def list_models() -> None:
     """Which models there are, and which are on this disk."""
-    from backend.engines.models import list_models as find_models
+    from backend.engines.catalogue import list_models as find_models
 
     with plain_errors():
         found = find_models(read_settings().speech.models_dir)
@@ -151,7 +151,7 @@ def list_models() -> None:
 @models.command("pull")
 def pull_model(name: Annotated[str, typer.Argument(help="A name from `aperta models list`.")]) -> None:
     """Download a model, or finish a download that was cut."""
-    from backend.engines.models import pull
+    from backend.engines.catalogue import pull
 
     with plain_errors():
         config = read_settings().speech
@@ -161,9 +161,9 @@ def pull_model(name: Annotated[str, typer.Argument(help="A name from `aperta mod
 
 async def _process_all(settings: Settings, files: list[Path], form: dict[str, object], as_json: bool) -> int:
     """Process files one after the other; returns how many failed."""
-    from backend.api.schemas import ProcessForm, ProcessResponse
-    from backend.services.jobs import Submission, Upload
-    from backend.wiring import open_services
+    from backend.api.schemas.audio import ProcessForm, ProcessResponse
+    from backend.services.jobs.service import Submission, Upload
+    from backend.wiring.services import open_services
 
     options = ProcessForm.model_validate(form).to_options()
     failed = 0

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, cast
 
 from sqlalchemy import CursorResult, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from backend.database.models import Conversation, Job, JobStatus, StoredObjectRow, Worker
+from backend.database.models import Conversation, Job, JobStatus, Worker
 from backend.errors import NotFound
 
 ENDED = (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
+
+
 ACTIVE = (JobStatus.QUEUED, JobStatus.RUNNING)
 
 
@@ -120,23 +122,14 @@ async def attempts_of(session: AsyncSession, job_ids: Collection[str]) -> dict[s
     return {row.id: (row.status, row.attempt) for row in await session.execute(query)}
 
 
-async def release(
-    session: AsyncSession, job_id: str, worker_id: str, *, crashed: bool, error: Mapping[str, object] | None = None
-) -> bool:
-    """Take a job from a worker: back into the queue, or failed if `error` is given; False if it is not the worker's."""
+async def release(session: AsyncSession, job_id: str, worker_id: str, *, crashed: bool) -> bool:
+    """Take a job from a worker, back into the queue; False if it is not the worker's."""
     values: dict[str, Any] = {"status": JobStatus.QUEUED, "worker_id": None}
     if crashed:
         values["crashes"] = Job.crashes + 1
-    if error is not None:
-        values |= {"status": JobStatus.FAILED, "error": dict(error)}
     query = update(Job).where(Job.id == job_id, Job.worker_id == worker_id, Job.status == JobStatus.RUNNING)
     done = cast("CursorResult[Any]", await session.execute(query.values(**values)))
     return done.rowcount == 1
-
-
-async def running_on(session: AsyncSession, worker_id: str) -> Sequence[Job]:
-    query = select(Job).where(Job.worker_id == worker_id, Job.status == JobStatus.RUNNING)
-    return (await session.execute(query)).scalars().all()
 
 
 async def list_orphaned(session: AsyncSession) -> Sequence[Job]:
@@ -179,31 +172,3 @@ async def delete_ended(session: AsyncSession, before: datetime) -> int:
     """Forget jobs that ended before an instant and hold no recording; returns how many."""
     query = delete(Job).where(Job.status.in_(ENDED), Job.finished_at < before, Job.recording.is_(None))
     return cast("CursorResult[Any]", await session.execute(query)).rowcount
-
-
-def database_now(dialect: str) -> Any:
-    """This instant by the clock of the database, for machines whose own clocks differ; SQLite has none but theirs."""
-    return func.clock_timestamp() if dialect == "postgresql" else datetime.now(UTC)
-
-
-async def read_clock(session: AsyncSession) -> datetime:
-    """What time the database has."""
-    now = database_now(session.get_bind().dialect.name)
-    return now if isinstance(now, datetime) else (await session.execute(select(now))).scalar_one()
-
-
-async def list_workers(session: AsyncSession) -> Sequence[Worker]:
-    return (await session.execute(select(Worker).order_by(Worker.started_at))).scalars().all()
-
-
-async def delete_worker(session: AsyncSession, worker_id: str, seen_at: datetime | None = None) -> bool:
-    """Unregister a worker, unless it has given a sign of life since `seen_at`; returns whether it was there."""
-    query = delete(Worker).where(Worker.id == worker_id)
-    if seen_at is not None:
-        query = query.where(Worker.heartbeat_at == seen_at)
-    return cast("CursorResult[Any]", await session.execute(query)).rowcount == 1
-
-
-async def locators_of(session: AsyncSession, conversation_id: str) -> set[str]:
-    query = select(StoredObjectRow.locator).where(StoredObjectRow.conversation_id == conversation_id)
-    return set((await session.execute(query)).scalars())

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, Executable, Select, case, delete, exists, func, select, update
+from sqlalchemy import CursorResult, Executable, Select, case, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from backend.database.models import Conversation, Job, JobStatus, Participant, SegmentRow, StoredObjectRow
+from backend.database.models import (
+    Conversation,
+    StoredObjectRow,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,60 +107,10 @@ async def list_objects_of(session: AsyncSession, conversation_ids: Collection[st
     return (await session.execute(query.where(*wanted))).scalars().all()
 
 
-async def bury(session: AsyncSession, conversation_id: str, at: datetime) -> bool:
-    """Set a conversation's tombstone and erase what was said, by whom and how they sound; its objects stay listed.
-
-    Its jobs are stopped, and keep nothing of what they were given.
-
-    Returns:
-        False: there is no such conversation, or it has a tombstone. Roll back then.
-    """
-    # Jobs before conversations, as everywhere, so that no two transactions wait for each other.
-    jobs = update(Job).where(Job.conversation_id == conversation_id.replace("\0", "?"))
-    stopped = {"status": JobStatus.CANCELLED, "worker_id": None, "stage": None, "finished_at": at}
-    await session.execute(jobs.where(Job.status.in_((JobStatus.QUEUED, JobStatus.RUNNING))).values(**stopped))
-    scrubbed: dict[str, object] = {
-        "filename": "",
-        "content_type": None,
-        "sha256": "",
-        "recording": None,
-        "options": {},
-        "error": None,
-    }
-    await session.execute(jobs.values(**scrubbed, idempotency_key=None))
-    alive = (Conversation.id == conversation_id.replace("\0", "?"), Conversation.deleted_at.is_(None))
-    erased = {"deleted_at": at, "transcript": None, "title": None}
-    if not await _change(session, update(Conversation).where(*alive).values(erased)):
-        return False
-    await session.execute(delete(SegmentRow).where(SegmentRow.conversation_id == conversation_id))
-    await session.execute(delete(Participant).where(Participant.conversation_id == conversation_id))
-    return True
-
-
-async def list_buried(session: AsyncSession, *, after: str, limit: int) -> Sequence[str]:
-    """Ids of conversations with a tombstone, in their order, beginning after an id."""
-    query = select(Conversation.id).where(Conversation.deleted_at.is_not(None), Conversation.id > after)
-    return (await session.execute(query.order_by(Conversation.id).limit(limit))).scalars().all()
-
-
 async def forget(session: AsyncSession, row: StoredObjectRow) -> None:
     """Delete the row of an object whose bytes are gone."""
     here = (StoredObjectRow.id == row.id, StoredObjectRow.locator == row.locator)
     await session.execute(delete(StoredObjectRow).where(*here))
-
-
-async def erase(session: AsyncSession, conversation_id: str) -> bool:
-    """Delete all that is left of a conversation with a tombstone.
-
-    Returns:
-        False: not yet, it has objects.
-    """
-    await session.execute(select(Conversation.id).where(Conversation.id == conversation_id).with_for_update())
-    objects = exists().where(StoredObjectRow.conversation_id == Conversation.id)
-    buried = (Conversation.id == conversation_id, Conversation.deleted_at.is_not(None))
-    await session.execute(delete(Conversation).where(*buried, ~objects))
-    left = select(Conversation.id).where(*buried)
-    return (await session.execute(left)).first() is None
 
 
 def _local(*what: Any) -> Select[Any]:
@@ -169,3 +122,13 @@ async def _change(session: AsyncSession, statement: Executable) -> int:
     """Run an UPDATE; returns how many rows it found. Rows that the session has read stay as they were read."""
     result = await session.execute(statement, execution_options={"synchronize_session": False})
     return cast(CursorResult[Any], result).rowcount
+
+
+async def locators_of(session: AsyncSession, conversation_id: str) -> set[str]:
+    query = select(StoredObjectRow.locator).where(StoredObjectRow.conversation_id == conversation_id)
+    return set((await session.execute(query)).scalars())
+
+
+async def list_objects(session: AsyncSession, conversation_id: str) -> Sequence[StoredObjectRow]:
+    query = select(StoredObjectRow).where(StoredObjectRow.conversation_id == conversation_id)
+    return (await session.execute(query.order_by(StoredObjectRow.id))).scalars().all()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from backend.domain.transcript import Diarization, SpeakerCount, Transcription
-from backend.engines.audio import Audio
+from backend.engines.audio.samples import Audio
 from backend.engines.progress import Progress as Progress
 
 

@@ -33,8 +33,3 @@ class Lazy(Generic[T]):
                 if self._value is None:
                     self._value = self._load()
         return self._value
-
-    def evict(self) -> None:
-        """Drop the reference; memory returns once running calls have finished with it."""
-        with self._lock:
-            self._value = None

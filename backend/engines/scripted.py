@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backend.domain.transcript import Diarization, SpeakerCount, Transcription
-from backend.engines.audio import Audio
+from backend.engines.audio.samples import Audio
 from backend.engines.base import Progress, TranscribeOptions
 
 

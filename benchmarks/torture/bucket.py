@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.fixtures_storage import s3_client
-from tests.servers import FaultProxy, S3Server
+from tests.support.fixtures_storage import s3_client
+from tests.support.servers import FaultProxy, S3Server
 
 
 class Bucket:

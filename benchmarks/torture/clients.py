@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from benchmarks.torture.ledger import Outcome, Sent, Tally
-from tests.media import wav_bytes
+from tests.support.media import wav_bytes
 
 ANSWER_WITHIN_S = 45.0
 PIECE_BYTES = 16 * 1024

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 
 from benchmarks.torture.rows import Rows, read_rows
-from tests.servers import FaultProxy, S3Server
+from tests.support.servers import FaultProxy, S3Server
 
 
 class SqliteDatabase:

@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from backend.services.storage.disk import sync_folder
+from backend.services.storage.files import sync_folder
 
 MIB = 1024 * 1024
 SIZE_BYTES = 192 * MIB

@@ -17,7 +17,7 @@ from benchmarks.torture.killing import DELETE, DRAIN, LOCAL, POINTS, S3, UPLOAD
 from benchmarks.torture.rows import ObjectRow
 from benchmarks.torture.traffic import traffic, upload
 from benchmarks.torture.world import World
-from tests.servers import Mode
+from tests.support.servers import Mode
 
 CROWD = 50
 SETTLED_OFTEN = 0.3

@@ -51,10 +51,10 @@ UPLOAD = {
     "spooled": _point(f"{STORAGE}.spool", "Spool._write", "after"),
     "before the rename": _point(f"{STORAGE}.kept", "KeptRecordings.keep", "before"),
     "renamed": _point(f"{STORAGE}.kept", "KeptRecordings.keep", "after"),
-    "accepted": _point("backend.services.jobs", "JobService._accept", "after"),
-    "between steps": _point("backend.services.steps", "DurableSteps.run", "after", often=12),
-    "before the commit": _point("backend.services.processing", "ProcessingService._commit", "before"),
-    "committed": _point("backend.services.processing", "ProcessingService._commit", "after"),
+    "accepted": _point("backend.services.jobs.service", "JobService._accept", "after"),
+    "between steps": _point("backend.services.jobs.steps", "DurableSteps.run", "after", often=12),
+    "before the commit": _point("backend.services.processing.service", "ProcessingService._commit", "before"),
+    "committed": _point("backend.services.processing.service", "ProcessingService._commit", "after"),
     "before the spool file goes": _point(f"{STORAGE}.kept", "KeptRecordings.remove", "before"),
 }
 LOCAL = {
@@ -72,14 +72,18 @@ S3 = {
 DRAIN = {
     "drain: read": _point(f"{STORAGE}.moving", "Mover.verified_file", "after", often=9),
     "drain: copied": _point(f"{STORAGE}.moving", "Mover.copy", "after", often=9),
-    "drain: before the switch": _point("backend.services.drain", "DrainService._switch", "before", often=9),
+    "drain: before the switch": _point("backend.services.lifecycle.drain", "DrainService._switch", "before", often=9),
     "drain: switched": _point(f"{STORAGE}.service", "StorageService.delete", "before", often=9),
     "drain: deleted": _point(f"{STORAGE}.service", "StorageService.delete", "after", often=9),
 }
 DELETE = {
-    "delete: buried": _point("backend.services.deletes", "DeleteService._finish", "before", often=2),
-    "delete: one object gone": _point("backend.services.deletes", "DeleteService._delete_object", "after", often=5),
-    "delete: all objects gone": _point("backend.services.deletes", "DeleteService._delete_unnamed", "after", often=2),
+    "delete: buried": _point("backend.services.conversations.deletion", "DeleteService._finish", "before", often=2),
+    "delete: one object gone": _point(
+        "backend.services.conversations.deletion", "DeleteService._delete_object", "after", often=5
+    ),
+    "delete: all objects gone": _point(
+        "backend.services.conversations.deletion", "DeleteService._delete_unnamed", "after", often=2
+    ),
 }
 POINTS = UPLOAD | LOCAL | S3 | DRAIN | DELETE
 

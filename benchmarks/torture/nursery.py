@@ -146,7 +146,7 @@ def preload() -> None:
         "aiosqlite",
         "backend.cli",
         "backend.main",
-        "backend.services.storage.s3",
+        "backend.services.storage.stores.s3.store",
         "boto3.s3.transfer",
         "botocore.httpsession",
         "dbos",
@@ -177,14 +177,15 @@ def run(order: Order) -> int:
 
 def prepare(order: Order) -> None:
     """Scripted engines, short waits, and a way to die."""
-    from backend import wiring
     from backend.database import session
-    from backend.services import background, runner, speech
+    from backend.services.jobs import background, runner
+    from backend.services.speech import pipeline
+    from backend.wiring import engines
     from tests.conftest import scripted_speech
 
-    wiring.open_speech = lambda _settings: scripted_speech()
-    speech.probe = _probe
-    speech.decode_tracks = _decode
+    engines.open_speech = lambda _settings: scripted_speech()
+    pipeline.probe = _probe
+    pipeline.decode_tracks = _decode
     if order.hasty:
         runner.LOOK_AROUND_EVERY_S = LOOK_AROUND_S
         background.DELETES_EVERY_S = DELETES_S
@@ -236,14 +237,14 @@ def _run_command(command: list[str]) -> int:
 
 
 def _probe(_path: Path) -> Any:
-    from backend.engines.media import MediaInfo
+    from backend.engines.audio.probe import MediaInfo
 
     return MediaInfo("wav", "pcm_s16le", 16_000, 1, 0.1)
 
 
 def _decode(_path: Path, **_options: object) -> Any:
     """A tenth of a second of silence, whatever the bytes are."""
-    from backend.engines.audio import Audio
+    from backend.engines.audio.samples import Audio
 
     samples = tempfile.TemporaryFile()  # noqa: SIM115  Audio closes it
     samples.write(bytes(4 * 1600))

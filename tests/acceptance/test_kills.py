@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.doomed import calls_in
-from tests.jobs import (
+from tests.support.doomed import calls_in
+from tests.support.jobs import (
     LEFTOVERS_GONE_S,
     SECONDS,
     assert_there_once,
@@ -27,11 +27,11 @@ from tests.jobs import (
     stored_suffixes,
     wait_for,
 )
-from tests.processes import ServerProcess, serving
+from tests.support.processes import ServerProcess, serving
 
 
 def doomed(point: str, how: str = "KILL") -> tuple[str, ...]:
-    return (sys.executable, "-m", "tests.doomed", point, how, "serve")
+    return (sys.executable, "-m", "tests.support.doomed", point, how, "serve")
 
 
 HEALTHY = doomed("never")

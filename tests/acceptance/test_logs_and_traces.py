@@ -16,7 +16,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.conftest import SAMPLE
-from tests.processes import ServerProcess, serving, wait_until_ready
+from tests.support.processes import ServerProcess, serving, wait_until_ready
 
 SECRETS = {"WEBHOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "HF_TOKEN": "hf_notToBeSeen"}
 TRACE = "0af7651916cd43dd8448eb211c80319c"

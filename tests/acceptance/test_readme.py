@@ -16,8 +16,8 @@ import httpx
 import pytest
 
 from tests.conftest import ROOT, SAMPLE
-from tests.media import silence, write
-from tests.processes import ServerProcess, environment, serving, wait_until_ready
+from tests.support.media import silence, write
+from tests.support.processes import ServerProcess, environment, serving, wait_until_ready
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

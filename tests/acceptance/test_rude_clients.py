@@ -11,8 +11,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.media import tone, write
-from tests.processes import ServerProcess, serving
+from tests.support.media import tone, write
+from tests.support.processes import ServerProcess, serving
 
 STALL_S = 1.0
 MAX_BYTES = 20_000_000

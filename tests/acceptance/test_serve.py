@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.conftest import ROOT, SAMPLE
-from tests.processes import SERVE, ServerProcess, environment, serving, wait_until_ready
+from tests.support.processes import SERVE, ServerProcess, environment, serving, wait_until_ready
 
 CHUNK = bytes(1024 * 1024)
 

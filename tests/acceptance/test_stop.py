@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 
 from tests.conftest import SAMPLE
-from tests.processes import serving, wait_until_ready
+from tests.support.processes import serving, wait_until_ready
 
 
 def test_an_idle_server_stops_at_once_and_cleanly(tmp_path: Path) -> None:

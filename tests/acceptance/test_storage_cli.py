@@ -15,8 +15,8 @@ import pytest
 from backend.database.migrate import migrate
 from backend.database.session import Database
 from backend.services.storage import StorageConfig, StorageService
-from tests.processes import environment
-from tests.recordings import Kept, keep_conversation, rows_of
+from tests.support.processes import environment
+from tests.support.recordings import Kept, keep_conversation, rows_of
 
 
 def aperta(folder: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:

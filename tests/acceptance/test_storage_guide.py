@@ -22,10 +22,10 @@ import pytest
 from backend.config import Settings
 from backend.services.storage import StorageConfig
 from tests.conftest import ROOT
-from tests.fixtures_storage import new_bucket, s3_client
-from tests.media import silence, write
-from tests.processes import ServerProcess, environment, serving
-from tests.servers import S3Server, Swift, swift_venv
+from tests.support.fixtures_storage import new_bucket, s3_client
+from tests.support.media import silence, write
+from tests.support.processes import ServerProcess, environment, serving
+from tests.support.servers import S3Server, Swift, swift_venv
 
 GUIDE = (ROOT / "STORAGE_GUIDE.md").read_text(encoding="utf-8")
 ADDRESS, STORE, BUCKET = "http://127.0.0.1:8000", "http://127.0.0.1:8080", "recordings"

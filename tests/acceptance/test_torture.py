@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.torture.disk import can_mount
 from tests.conftest import ROOT
-from tests.processes import environment
+from tests.support.processes import environment
 
 
 def torture(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:

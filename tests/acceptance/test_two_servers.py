@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.media import tone, write
-from tests.processes import ServerProcess, serving
+from tests.support.media import tone, write
+from tests.support.processes import ServerProcess, serving
 
 UPLOADS = 20
 QUICK = {"DIARIZATION_ENGINE": "none"}

@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.conftest import SAMPLE
-from tests.processes import ServerProcess, serving, wait_until_ready
+from tests.support.processes import ServerProcess, serving, wait_until_ready
 
 CHROMIUM_FLAGS = (
     "--headless",

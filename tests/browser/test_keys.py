@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Error, Page, expect
 
 from tests.conftest import SAMPLE
-from tests.processes import ServerProcess, serving, wait_until_ready
+from tests.support.processes import ServerProcess, serving, wait_until_ready
 
 NAME, SECRET = "ada", "correct-horse-battery"
 

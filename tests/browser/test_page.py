@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.conftest import SAMPLE
-from tests.processes import ServerProcess, serving, wait_until_ready
+from tests.support.processes import ServerProcess, serving, wait_until_ready
 
 LONG_MS = 240_000
 HOSTILE = "<img src=x onerror=document.title='run'>.flac"

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from backend.services.storage import StorageConfig
-from tests.ceph_server import PACKAGES, Ceph, allow_reading, missing_programs, running_ceph
-from tests.fixtures_storage import StorageConfigMaker, config_maker, new_bucket, s3_client
-from tests.servers import S3Server
+from tests.support.ceph_server import PACKAGES, Ceph, allow_reading, missing_programs, running_ceph
+from tests.support.fixtures_storage import StorageConfigMaker, config_maker, new_bucket, s3_client
+from tests.support.servers import S3Server
 
 
 @pytest.fixture(scope="session")

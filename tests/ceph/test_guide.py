@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.acceptance.test_storage_guide import place, test_an_outage_goes_as_the_guide_tells  # noqa: F401
-from tests.ceph_server import Ceph
-from tests.servers import FaultProxy, S3Server
+from tests.support.ceph_server import Ceph
+from tests.support.servers import FaultProxy, S3Server
 
 
 class Gateway:

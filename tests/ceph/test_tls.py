@@ -11,10 +11,10 @@ from botocore.exceptions import ClientError
 
 from backend.errors import StorageMisconfigured
 from backend.services.storage import StorageConfig, StorageService
-from backend.services.storage.probe import probe
-from tests.ceph_server import Ceph
+from backend.services.storage.stores.s3.probe import probe
 from tests.contracts.store_contract import conversation, read
-from tests.fixtures_storage import StorageConfigMaker
+from tests.support.ceph_server import Ceph
+from tests.support.fixtures_storage import StorageConfigMaker
 
 pytestmark = pytest.mark.anyio
 

@@ -12,16 +12,16 @@ from botocore.exceptions import ClientError
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from backend.concurrency.lanes import ThreadLane
 from backend.errors import InvalidInput, StorageUnavailable
 from backend.services.storage import ObjectStore, StorageConfig, StorageService, StoredObject
 from backend.services.storage.keys import PREFIXES
-from backend.services.storage.local import LocalStore
-from backend.services.storage.memory import MemoryStore
-from backend.services.storage.s3 import S3Store
-from backend.services.storage.threads import ThreadLane
+from backend.services.storage.stores.local.store import LocalStore
+from backend.services.storage.stores.memory import MemoryStore
+from backend.services.storage.stores.s3.store import S3Store
 from tests.contracts.store_contract import AT, Bench, StoreContract, StoreMachine, UpkeepContract, spooled, store_bench
-from tests.fixtures_storage import s3_settings
-from tests.servers import S3Server, free_port
+from tests.support.fixtures_storage import s3_settings
+from tests.support.servers import S3Server, free_port
 
 pytestmark = pytest.mark.anyio
 

@@ -14,9 +14,9 @@ from pydantic import SecretStr
 
 from backend.config import Settings
 from backend.main import create_app
-from backend.wiring import Services
+from backend.wiring.services import Services
 from tests.conftest import api
-from tests.media import tone, write
+from tests.support.media import tone, write
 
 pytestmark = pytest.mark.anyio
 

@@ -13,10 +13,10 @@ from pydantic import SecretStr
 from standardwebhooks import Webhook
 
 from backend.config import Settings
-from backend.services import background
+from backend.services.jobs import background
 from tests.conftest import api, scripted_speech
-from tests.media import tone, write
-from tests.web_servers import WebServer, reply, web_server
+from tests.support.media import tone, write
+from tests.support.web_servers import WebServer, reply, web_server
 
 pytestmark = pytest.mark.anyio
 

@@ -13,19 +13,20 @@ import psutil
 import pytest
 
 from backend.domain.transcript import Diarization, SpeakerCount, SpeakerTurn
-from backend.engines import clustering
-from backend.engines.audio import SAMPLE_RATE_HZ, Audio, decode
+from backend.engines.audio.probe import MediaInfo
+from backend.engines.audio.samples import SAMPLE_RATE_HZ, Audio
+from backend.engines.audio.vad import speech_regions
 from backend.engines.base import Progress, TranscribeOptions
-from backend.engines.community1 import Community1Diarizer
-from backend.engines.faster_whisper_engine import FasterWhisperTranscriber
-from backend.engines.media import MediaInfo
-from backend.engines.moonshine_engine import MoonshineTranscriber
+from backend.engines.community1 import clustering
+from backend.engines.community1.diarizer import Community1Diarizer
+from backend.engines.moonshine.transcriber import MoonshineTranscriber
 from backend.engines.progress import Abandoned, watched
-from backend.engines.vad import speech_regions
-from backend.services.speech import DirectSteps, SpeechOptions
+from backend.engines.whisper import FasterWhisperTranscriber
+from backend.services.speech.steps import DirectSteps
+from backend.services.speech.values import SpeechOptions
 from tests.conftest import SAMPLE, scripted_speech
-from tests.media import tone, write
-from tests.random_models import as_audio, build_whisper, vowels
+from tests.support.media import decode, tone, write
+from tests.support.random_models import as_audio, build_whisper, vowels
 
 MAX_S = 2.0
 """From the wish to stop to the end of the work."""

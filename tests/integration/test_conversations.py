@@ -11,8 +11,8 @@ import anyio
 import httpx
 import pytest
 
-from backend.wiring import Services
-from tests.media import tone, write
+from backend.wiring.services import Services
+from tests.support.media import tone, write
 
 pytestmark = pytest.mark.anyio
 

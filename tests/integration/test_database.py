@@ -20,7 +20,7 @@ from backend.database.models import Base, Conversation
 from backend.database.session import Database, async_url
 from backend.errors import DatabaseUnavailable
 from tests.conftest import ROOT, api
-from tests.media import tone, write
+from tests.support.media import tone, write
 
 pytestmark = pytest.mark.anyio
 

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from backend.database import repositories
+from backend.concurrency.lanes import ThreadLane
+from backend.database import conversations
 from backend.errors import NotFound, StorageMisconfigured, StorageUnavailable
-from backend.services.deletes import DeleteService, DeletesReport
+from backend.services.conversations.deletion import DeleteService, DeletesReport
 from backend.services.storage import StorageConfig, StorageService
-from backend.services.storage.local import LocalStore
-from backend.services.storage.memory import MemoryStore
-from backend.services.storage.threads import ThreadLane
-from tests.depot import AT, Depot, files_in, keys_in, open_depot, row_of, until
-from tests.servers import FaultProxy
-from tests.victim import DELETE_POINTS, Victim, victim_of
+from backend.services.storage.stores.local.store import LocalStore
+from backend.services.storage.stores.memory import MemoryStore
+from tests.support.depot import AT, Depot, files_in, keys_in, open_depot, row_of, until
+from tests.support.servers import FaultProxy
+from tests.support.victim import DELETE_POINTS, Victim, victim_of
 
 pytestmark = pytest.mark.anyio
 
@@ -73,8 +73,8 @@ async def counts(depot: Depot) -> dict[str, int]:
 async def assert_unseen(depot: Depot, conversation_id: str) -> None:
     async with depot.database.transaction() as session:
         with pytest.raises(NotFound):
-            await repositories.get_conversation(session, conversation_id)
-        assert await repositories.list_conversations(session, status=None, limit=9, offset=0) == ([], 0)
+            await conversations.get_conversation(session, conversation_id)
+        assert await conversations.list_conversations(session, status=None, limit=9, offset=0) == ([], 0)
 
 
 @pytest.mark.parametrize("place", ["s3", "local"])

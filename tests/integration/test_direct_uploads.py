@@ -12,13 +12,13 @@ import pytest
 
 from backend.config import Settings
 from backend.database import uploads
-from backend.services.direct_uploads import MAX_PARTS, MIB, MIN_PART_BYTES, part_sizes
 from backend.services.storage.keys import INCOMING
-from backend.services.upload_sweep import UploadSweeper
-from backend.wiring import Services
+from backend.services.uploads.direct import MAX_PARTS, MIB, MIN_PART_BYTES, part_sizes
+from backend.services.uploads.expiry import UploadSweeper
+from backend.wiring.services import Services
 from tests.conftest import SAMPLE, api
-from tests.fixtures_storage import StorageConfigMaker
-from tests.servers import FaultProxy, S3Server
+from tests.support.fixtures_storage import StorageConfigMaker
+from tests.support.servers import FaultProxy, S3Server
 
 pytestmark = pytest.mark.anyio
 

@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 
-from backend.database import objects
+from backend.concurrency.lanes import ThreadLane
+from backend.concurrency.rate import Pace
+from backend.database import deletions
 from backend.errors import ObjectMissing, ObjectRefused, StorageUnavailable
-from backend.services.drain import Backlog, DrainReport, DrainResult
-from backend.services.pace import Pace
+from backend.services.lifecycle.drain import Backlog, DrainReport, DrainResult
 from backend.services.storage import StorageConfig, StorageService
-from backend.services.storage.local import LocalStore
-from backend.services.storage.memory import MemoryStore
-from backend.services.storage.threads import ThreadLane
+from backend.services.storage.stores.local.store import LocalStore
+from backend.services.storage.stores.memory import MemoryStore
 from tests.contracts.store_contract import conversation, read
-from tests.depot import AT, Depot, files_in, keys_in, open_depot, until
-from tests.servers import FaultProxy, S3Server
-from tests.victim import DRAIN_POINTS, Victim, victim_of
+from tests.support.depot import AT, Depot, files_in, keys_in, open_depot, until
+from tests.support.servers import FaultProxy, S3Server
+from tests.support.victim import DRAIN_POINTS, Victim, victim_of
 
 pytestmark = pytest.mark.anyio
 
@@ -401,7 +401,7 @@ async def test_a_conversation_that_is_deleted_during_its_drain_stays_deleted(
         copied = await real(*arguments, **more)
         if moment == "after the copy, with a tombstone only":
             async with depot.database.transaction() as session:
-                assert await objects.bury(session, conversation_id, AT)
+                assert await deletions.bury(session, conversation_id, AT)
         elif moment != "before the copy":
             assert (await depot.deletes.delete(conversation_id)).complete
         if moment == "late":  # the delete had looked before S3 had it all

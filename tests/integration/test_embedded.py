@@ -11,16 +11,17 @@ from numpy.typing import NDArray
 
 from backend.config import Settings
 from backend.domain.transcript import Diarization, SpeakerCount, SpeakerTurn
-from backend.engines.audio import decode
 from backend.engines.base import TranscribeOptions
-from backend.engines.community1 import Community1Diarizer
-from backend.engines.moonshine_engine import MAX_PIECE_S, MoonshineTranscriber
-from backend.engines.moonshine_model import MoonshineModel, read_tokens
+from backend.engines.community1.diarizer import Community1Diarizer
+from backend.engines.moonshine.model import MoonshineModel, read_tokens
+from backend.engines.moonshine.transcriber import MAX_PIECE_S, MoonshineTranscriber
 from backend.errors import InvalidInput
-from backend.services.speech import DirectSteps, SpeechOptions, SpeechPipeline, SpeechResult
-from backend.wiring import open_speech
+from backend.services.speech.pipeline import SpeechPipeline
+from backend.services.speech.steps import DirectSteps
+from backend.services.speech.values import SpeechOptions, SpeechResult
+from backend.wiring.engines import open_speech
 from tests.conftest import SAMPLE
-from tests.media import silence, tone, write
+from tests.support.media import decode, silence, tone, write
 
 RATE_HZ = 16_000
 

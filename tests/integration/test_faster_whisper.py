@@ -10,9 +10,9 @@ import pytest
 
 from backend.domain.transcript import Transcription
 from backend.engines.base import TranscribeOptions
-from backend.engines.faster_whisper_engine import PAUSE_S, FasterWhisperTranscriber
+from backend.engines.whisper import PAUSE_S, FasterWhisperTranscriber
 from backend.errors import EngineUnavailable, InvalidInput
-from tests.random_models import as_audio, build_whisper, silence, vowels
+from tests.support.random_models import as_audio, build_whisper, silence, vowels
 
 Run = Callable[..., Transcription]
 

@@ -12,9 +12,9 @@ from hypothesis.strategies import text
 
 from backend.domain.addresses import Allowance
 from backend.errors import InvalidInput, RemoteUnavailable, TooLarge
-from backend.services.fetch import Fetcher, RemoteFile, disposition_filename
-from backend.services.outbound import OutboundClient
-from tests.web_servers import Received, redirect, reply, web_server
+from backend.services.remote.client import OutboundClient
+from backend.services.remote.download import Fetcher, RemoteFile, disposition_filename
+from tests.support.web_servers import Received, redirect, reply, web_server
 
 pytestmark = pytest.mark.anyio
 

@@ -12,13 +12,13 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from backend.api.limits import MAX_BODY_BYTES
+from backend.api.middleware.body_limits import MAX_BODY_BYTES
 from backend.config import Settings
 from backend.database.models import Job
-from backend.wiring import Services
+from backend.wiring.services import Services
 from tests.conftest import api
-from tests.hostile_media import PLAYLISTS, wav_and_page, wav_and_zip, zip_and_wav
-from tests.media import tone, write
+from tests.support.hostile_media import PLAYLISTS, wav_and_page, wav_and_zip, zip_and_wav
+from tests.support.media import tone, write
 
 pytestmark = pytest.mark.anyio
 

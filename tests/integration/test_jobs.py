@@ -19,16 +19,16 @@ from sqlalchemy.exc import OperationalError
 
 from backend.config import Settings
 from backend.domain.transcript import Diarization, Transcription
-from backend.engines.audio import Audio
+from backend.engines.audio.samples import Audio
 from backend.engines.base import Progress, TranscribeOptions
 from backend.engines.lazy import Lazy
 from backend.engines.scripted import ScriptedTranscriber
-from backend.services.job_upkeep import JobUpkeep
-from backend.services.speech import SpeechPipeline
-from backend.services.watching import POLL_S
-from backend.wiring import Services
+from backend.services.jobs.maintenance import JobUpkeep
+from backend.services.jobs.watch import POLL_S
+from backend.services.speech.pipeline import SpeechPipeline
+from backend.wiring.services import Services
 from tests.conftest import HEARD, api, scripted_speech, send
-from tests.media import tone, write
+from tests.support.media import tone, write
 
 pytestmark = pytest.mark.anyio
 
@@ -321,8 +321,8 @@ async def test_a_full_queue_is_refused_before_the_body_is_read(
 
 
 async def test_owners_take_turns_in_the_queue(settings: Settings, engine: SteppedTranscriber, recording: Path) -> None:
-    from backend.services.jobs import Submission, Upload
-    from backend.services.processing import ProcessOptions
+    from backend.services.jobs.service import Submission, Upload
+    from backend.services.processing.service import ProcessOptions
 
     speech = SpeechPipeline(Lazy("stepped", lambda: engine), None, max_audio_s=60)
     async with api(settings, speech) as (_, services):

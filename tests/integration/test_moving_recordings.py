@@ -13,12 +13,12 @@ import pytest
 from sqlalchemy import text
 
 from backend.config import Settings
-from backend.services.drain import DrainResult
+from backend.services.lifecycle.drain import DrainResult
 from backend.services.storage import StorageConfig, StorageService
-from backend.wiring import Services
+from backend.wiring.services import Services
 from tests.conftest import api
-from tests.depot import Depot, files_in, keys_in, open_depot, until
-from tests.servers import FaultProxy, S3Server
+from tests.support.depot import Depot, files_in, keys_in, open_depot, until
+from tests.support.servers import FaultProxy, S3Server
 
 pytestmark = pytest.mark.anyio
 

@@ -12,10 +12,10 @@ import pytest
 from standardwebhooks import Webhook
 
 from backend.config import Settings
-from backend.wiring import Services
+from backend.wiring.services import Services
 from tests.conftest import api
-from tests.media import tone, write
-from tests.web_servers import WebServer, redirect, reply, web_server
+from tests.support.media import tone, write
+from tests.support.web_servers import WebServer, redirect, reply, web_server
 
 pytestmark = pytest.mark.anyio
 

@@ -14,8 +14,8 @@ import trustme
 
 from backend.domain.addresses import Allowance
 from backend.errors import InvalidInput, RemoteUnavailable, TooLarge
-from backend.services.outbound import OutboundClient, RemoteAnswer, Resolver, resolve
-from tests.web_servers import Received, redirect, reply, web_server
+from backend.services.remote.client import OutboundClient, RemoteAnswer, Resolver, resolve
+from tests.support.web_servers import Received, redirect, reply, web_server
 
 pytestmark = pytest.mark.anyio
 

@@ -21,14 +21,14 @@ from backend.database.migrate import SCRIPTS, migrate
 from backend.database.session import Database
 from backend.domain.transcript import Diarization, SpeakerCount
 from backend.domain.voices import Voice
-from backend.engines.audio import Audio
+from backend.engines.audio.samples import Audio
 from backend.engines.base import Progress
 from backend.engines.lazy import Lazy
 from backend.engines.scripted import ScriptedTranscriber
-from backend.services.speech import SpeechPipeline
-from backend.wiring import Services
+from backend.services.speech.pipeline import SpeechPipeline
+from backend.wiring.services import Services
 from tests.conftest import HEARD, TURNS, api
-from tests.media import tone, write
+from tests.support.media import tone, write
 
 pytestmark = pytest.mark.anyio
 

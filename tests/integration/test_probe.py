@@ -13,10 +13,10 @@ import pytest
 
 from backend.errors import StorageMisconfigured
 from backend.services.storage import StorageConfig
-from backend.services.storage.probe import ProbeReport, probe
-from tests.fixtures_storage import StorageConfigMaker
-from tests.processes import environment
-from tests.servers import FaultProxy, S3Server, free_port
+from backend.services.storage.stores.s3.probe import ProbeReport, probe
+from tests.support.fixtures_storage import StorageConfigMaker
+from tests.support.processes import environment
+from tests.support.servers import FaultProxy, S3Server, free_port
 
 
 def verdicts(report: ProbeReport) -> dict[str, str]:

@@ -22,17 +22,17 @@ from sqlalchemy import func, select
 
 from backend.config import Settings
 from backend.database.models import Conversation, Participant, SegmentRow, StoredObjectRow
-from backend.domain.speakers import attribute
+from backend.domain.attribution import attribute
 from backend.domain.transcript import Transcription
 from backend.engines.base import TranscribeOptions
 from backend.engines.lazy import Lazy
 from backend.engines.scripted import ScriptedTranscriber
 from backend.errors import EngineUnavailable, InvalidInput
-from backend.services.speech import SpeechPipeline
+from backend.services.speech.pipeline import SpeechPipeline
 from backend.services.storage import StorageConfig
-from backend.wiring import Services
+from backend.wiring.services import Services
 from tests.conftest import HEARD, api, scripted_speech
-from tests.media import silence, tone, wav_bytes, write
+from tests.support.media import silence, tone, wav_bytes, write
 
 pytestmark = pytest.mark.anyio
 
@@ -91,7 +91,7 @@ async def test_attribution_has_a_thread_and_a_stage_of_its_own(
         time.sleep(0.05)
         return attribute(*heard)
 
-    monkeypatch.setattr("backend.services.speech.attribute", attribute_slowly)
+    monkeypatch.setattr("backend.services.speech.pipeline.attribute", attribute_slowly)
     answer = await post(client, recording)
     assert answer.json()["timings_s"]["attribute"] >= 0.05
     assert threads and threading.main_thread() not in threads

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from dbos import DBOS
 
-from backend.services.jobs import LONG, SHORT
-from backend.wiring import Services
+from backend.services.jobs.service import LONG, SHORT
+from backend.wiring.services import Services
 
 pytestmark = pytest.mark.anyio
 

@@ -15,13 +15,13 @@ from backend.database.migrate import migrate
 from backend.database.models import Conversation, ConversationStatus
 from backend.database.session import Database
 from backend.domain.manifest import manifest_of
-from backend.services.custody import CustodyService, RebuildReport, Scope
+from backend.services.reconciliation import CustodyService, RebuildReport, Scope
 from backend.services.storage import StorageConfig, StorageService
-from backend.wiring import Services
-from tests.fixtures_custody import AT_ONCE, Keeper
-from tests.media import tone, write
-from tests.recordings import change, keep_conversation, keep_failed, open_database, rows_of
-from tests.servers import FaultProxy
+from backend.wiring.services import Services
+from tests.support.fixtures_reconciliation import AT_ONCE, Keeper
+from tests.support.media import tone, write
+from tests.support.recordings import change, keep_conversation, keep_failed, open_database, rows_of
+from tests.support.servers import FaultProxy
 
 pytestmark = pytest.mark.anyio
 

@@ -11,12 +11,12 @@ import pytest
 import sqlalchemy as sa
 
 from backend.database.models import Conversation, StoredObjectRow
-from backend.services.custody import ActionKind, CustodyService, Grace, RepairReport, Scope
+from backend.services.reconciliation import ActionKind, CustodyService, Grace, RepairReport, Scope
 from backend.services.storage import StorageService
 from backend.services.storage.keys import distinct_key
-from tests.fixtures_custody import AT_ONCE, Keeper
-from tests.recordings import change, keep_conversation, rows_of
-from tests.servers import FaultProxy
+from tests.support.fixtures_reconciliation import AT_ONCE, Keeper
+from tests.support.recordings import change, keep_conversation, rows_of
+from tests.support.servers import FaultProxy
 
 pytestmark = pytest.mark.anyio
 

@@ -10,9 +10,9 @@ import pytest
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 
+from backend.api.middleware.request_ids import add_request_ids
 from backend.api.problems import add_problem_handlers
-from backend.api.request_ids import add_request_ids
-from backend.services.logs import current_ids
+from backend.observability.logs import current_ids
 
 pytestmark = pytest.mark.anyio
 

@@ -23,11 +23,11 @@ from moto.server import ThreadedMotoServer
 from backend.errors import ObjectExists, ObjectMissing, StorageMisconfigured, StorageUnavailable
 from backend.services.storage import PresignedUrl, SpooledFile, StorageConfig, StoredObject
 from backend.services.storage.keys import audio_key
-from backend.services.storage.s3 import S3Store
-from backend.services.storage.s3_client import transfer_config
+from backend.services.storage.stores.s3.client import transfer_config
+from backend.services.storage.stores.s3.store import S3Store
 from tests.contracts.store_contract import AT, conversation, read, spooled
-from tests.fixtures_storage import s3_settings
-from tests.servers import FaultProxy, S3Server, free_port
+from tests.support.fixtures_storage import s3_settings
+from tests.support.servers import FaultProxy, S3Server, free_port
 
 pytestmark = pytest.mark.anyio
 

@@ -19,9 +19,9 @@ import pytest
 
 from backend.errors import ObjectCorrupt, StorageMisconfigured, StorageUnavailable
 from backend.services.storage import Expected, LocalFile, PresignedUrl, StorageConfig, StorageService, StoredObject
-from backend.services.storage.breaker import FAILURES_IN_A_ROW
+from backend.services.storage.placement.breaker import FAILURES_IN_A_ROW
 from tests.contracts.store_contract import conversation, read
-from tests.servers import FaultProxy, S3Server
+from tests.support.servers import FaultProxy, S3Server
 
 pytestmark = pytest.mark.anyio
 

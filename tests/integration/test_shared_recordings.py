@@ -19,16 +19,16 @@ from backend.database.models import Conversation, Job, StoredObjectRow
 from backend.database.session import Database
 from backend.errors import ObjectMissing, ProcessingFailed, StorageUnavailable
 from backend.main import create_app
-from backend.services import recordings
-from backend.services.processing import object_row
-from backend.services.recordings import OutOfReach, Recordings
-from backend.services.runner import ALL_QUEUES
-from backend.services.speech import SpeechPipeline
+from backend.services.jobs import recording as recordings
+from backend.services.jobs.recording import OutOfReach, Recordings
+from backend.services.jobs.runner import ALL_QUEUES
+from backend.services.processing.service import object_row
+from backend.services.speech.pipeline import SpeechPipeline
 from backend.services.storage import StorageConfig, StorageService
-from backend.services.storage.memory import MemoryStore
-from backend.wiring import open_services
+from backend.services.storage.stores.memory import MemoryStore
+from backend.wiring.services import open_services
 from tests.conftest import scripted_speech, send
-from tests.media import tone, write
+from tests.support.media import tone, write
 
 pytestmark = pytest.mark.anyio
 
@@ -165,8 +165,8 @@ class Town:
 
 
 def disk(folder: str) -> object:
-    from backend.services.storage.local import LocalStore
-    from backend.services.storage.threads import ThreadLane
+    from backend.concurrency.lanes import ThreadLane
+    from backend.services.storage.stores.local.store import LocalStore
 
     return LocalStore(folder, ThreadLane("disk", 2))
 

@@ -13,11 +13,11 @@ import pytest
 from backend.config import Settings
 from backend.errors import StorageMisconfigured, StorageUnavailable
 from backend.services.storage import StorageConfig
-from backend.wiring import Services
+from backend.wiring.services import Services
 from tests.conftest import api
-from tests.fixtures_storage import StorageConfigMaker
-from tests.media import tone, write
-from tests.servers import FaultProxy
+from tests.support.fixtures_storage import StorageConfigMaker
+from tests.support.media import tone, write
+from tests.support.servers import FaultProxy
 
 pytestmark = pytest.mark.anyio
 

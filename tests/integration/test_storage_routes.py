@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from backend.wiring import Services
-from tests.recordings import keep_conversation
+from backend.wiring.services import Services
+from tests.support.recordings import keep_conversation
 
 pytestmark = pytest.mark.anyio
 

@@ -16,19 +16,12 @@ from typing import Any
 import anyio
 import pytest
 
-from backend.errors import (
-    InvalidInput,
-    ObjectMissing,
-    StorageError,
-    StorageMisconfigured,
-    StorageUnavailable,
-    TooLarge,
-)
+from backend.errors import InvalidInput, ObjectMissing, StorageError, StorageMisconfigured, StorageUnavailable, TooLarge
 from backend.services.storage import LocalFile, StorageConfig, StorageService
-from backend.services.storage.breaker import FAILURES_IN_A_ROW
-from backend.services.storage.memory import MemoryStore
+from backend.services.storage.placement.breaker import FAILURES_IN_A_ROW
+from backend.services.storage.stores.memory import MemoryStore
 from tests.contracts.store_contract import AT, chunked, conversation, read
-from tests.servers import PROJECT, FaultProxy, S3Server, free_port
+from tests.support.servers import PROJECT, FaultProxy, S3Server, free_port
 
 pytestmark = pytest.mark.anyio
 

@@ -23,11 +23,11 @@ from tusclient.client import TusClient
 
 from backend.config import Settings
 from backend.database import uploads
-from backend.services.upload_sweep import UploadSweeper
-from backend.wiring import Services
+from backend.services.uploads.expiry import UploadSweeper
+from backend.wiring.services import Services
 from tests.conftest import SAMPLE, api
-from tests.processes import ServerProcess, serving
-from tests.servers import FaultProxy, S3Server
+from tests.support.processes import ServerProcess, serving
+from tests.support.servers import FaultProxy, S3Server
 
 pytestmark = pytest.mark.anyio
 

@@ -11,11 +11,11 @@ import sqlalchemy as sa
 
 from backend.database.models import Conversation, ConversationStatus, Job, StoredObjectRow, UploadRow
 from backend.errors import InvalidInput
-from backend.services.custody import Bounds, CustodyService, Grace, Scope, VerifyReport
+from backend.services.reconciliation import Bounds, CustodyService, Grace, Scope, VerifyReport
 from backend.services.storage import StorageService
-from tests.fixtures_custody import AT_ONCE, Keeper
-from tests.recordings import change, keep_conversation
-from tests.servers import FaultProxy
+from tests.support.fixtures_reconciliation import AT_ONCE, Keeper
+from tests.support.recordings import change, keep_conversation
+from tests.support.servers import FaultProxy
 
 pytestmark = pytest.mark.anyio
 

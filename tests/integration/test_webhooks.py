@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from backend.api.problems import add_problem_handlers
-from backend.api.routes import deliveries
+from backend.api.routes.webhooks import router
 from backend.config import Settings
 from backend.database.jobs import get_job
 from backend.database.migrate import migrate
@@ -26,9 +26,9 @@ from backend.database.models import Delivery, DeliveryStatus, Job, JobStatus
 from backend.database.session import Database
 from backend.domain.addresses import Allowance
 from backend.errors import InvalidInput, NotFound
-from backend.services.outbound import OutboundClient
-from backend.services.webhooks import RETRY_AFTER_S, WebhookService, jittered, read_secrets
-from tests.web_servers import Answer, WebServer, redirect, reply, web_server
+from backend.services.remote.client import OutboundClient
+from backend.services.webhooks.service import RETRY_AFTER_S, WebhookService, jittered, read_secrets
+from tests.support.web_servers import Answer, WebServer, redirect, reply, web_server
 
 pytestmark = pytest.mark.anyio
 
@@ -373,7 +373,7 @@ class Window:
 async def client(desk: Desk) -> AsyncIterator[httpx.AsyncClient]:
     app = FastAPI()
     add_problem_handlers(app)
-    app.include_router(deliveries.router)
+    app.include_router(router)
     app.state.services = Window(desk.service)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://aperta") as client:
         yield client

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from backend.domain.transcript import Diarization, SpeakerCount
-from backend.engines.pyannote_engine import PyannoteDiarizer
+from backend.engines.pyannote.diarizer import PyannoteDiarizer
 from backend.errors import EngineUnavailable, InvalidInput
-from tests.random_models import as_audio, build_pyannote, silence, vowels
+from tests.support.random_models import as_audio, build_pyannote, silence, vowels
 
 if importlib.util.find_spec("torch") is None:
     pytest.skip("PyTorch is not installed here; run `make test-pyannote`", allow_module_level=True)

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from backend.domain.transcript import SpeakerCount
-from backend.engines.pyannote_engine import PyannoteDiarizer
-from backend.engines.pyannote_trunk import share_trunk
+from backend.engines.pyannote.diarizer import PyannoteDiarizer
+from backend.engines.pyannote.shared_trunk import share_trunk
 from tests.pyannote.wespeaker import build_wespeaker
-from tests.random_models import as_audio, build_pyannote, silence, vowels
+from tests.support.random_models import as_audio, build_pyannote, silence, vowels
 
 if importlib.util.find_spec("torch") is None:
     pytest.skip("PyTorch is not installed here; run `make test-pyannote`", allow_module_level=True)

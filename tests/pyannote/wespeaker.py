@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tests.random_models import N_EMBEDDING, build_pyannote
+from tests.support.random_models import N_EMBEDDING, build_pyannote
 
 
 def build_wespeaker(directory: Path, *, seed: int = 0) -> Path:

@@ -12,12 +12,13 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
 from backend.api.dependencies import OwnerDep, ServicesDep
-from backend.api.intake import FILE_FIELD, open_form, recording_of
-from backend.api.job_schemas import JobOut
 from backend.api.problems import problem_responses
-from backend.api.schemas import ProcessForm, ProcessResponse, StorageInfoOut
+from backend.api.requests.source import FILE_FIELD, open_form, recording_of
+from backend.api.schemas.audio import ProcessForm, ProcessResponse
+from backend.api.schemas.jobs import JobOut
+from backend.api.schemas.storage import StorageInfoOut
 from backend.errors import DatabaseUnavailable
-from backend.services.jobs import Submission
+from backend.services.jobs.service import Submission
 
 router = APIRouter(prefix="/audio", tags=["audio"])
 

@@ -10,9 +10,9 @@ from starlette.exceptions import HTTPException
 from backend import __version__
 from backend.api.dependencies import ServicesDep
 from backend.api.problems import problem_responses
-from backend.api.schemas import Health
+from backend.api.schemas.health import Health
 from backend.errors import DatabaseUnavailable
-from backend.services.speech import ATTRIBUTION
+from backend.services.speech.pipeline import ATTRIBUTION
 
 router = APIRouter(prefix="/health", tags=["health"])
 metrics_router = APIRouter(tags=["health"])

@@ -9,10 +9,10 @@ from fastapi import APIRouter, Depends, Header, Query
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from backend.api.dependencies import ServicesDep
-from backend.api.job_schemas import JobOut, JobPage
 from backend.api.problems import problem_responses
+from backend.api.schemas.jobs import JobOut, JobPage
 from backend.database.models import Job, JobStatus
-from backend.services.jobs import JobState
+from backend.services.jobs.service import JobState
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 

@@ -7,8 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from backend.api.dependencies import ServicesDep
-from backend.api.people_schemas import PeoplePage, PersonIn, PersonOut, VoiceIn
 from backend.api.problems import problem_responses
+from backend.api.schemas.people import PeoplePage, PersonIn, PersonOut, VoiceIn
 
 router = APIRouter(prefix="/people", tags=["people"])
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from backend.api.access import AdminRoute
 from backend.api.dependencies import ServicesDep
+from backend.api.middleware.access import AdminRoute
 from backend.api.problems import problem_responses
-from backend.api.storage_schemas import DrainIn, DrainOut, RepairIn, RepairOut, ScopeIn, UsageOut, VerifyOut
+from backend.api.schemas.storage import DrainIn, DrainOut, RepairIn, RepairOut, ScopeIn, UsageOut, VerifyOut
 
 router = APIRouter(prefix="/storage", tags=["storage"], route_class=AdminRoute, responses=problem_responses(403))
 

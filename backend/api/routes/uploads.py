@@ -7,16 +7,16 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 from starlette.exceptions import HTTPException
 
-from backend.api import tus
-from backend.api.body import body_of
 from backend.api.dependencies import OwnerDep, ServicesDep
 from backend.api.problems import problem_responses
-from backend.api.tus import TusRoute
-from backend.api.upload_schemas import PresignIn, PresignOut, UploadOut
+from backend.api.requests import tus
+from backend.api.requests.stream import body_of
+from backend.api.requests.tus import TusRoute
+from backend.api.schemas.uploads import PresignIn, PresignOut, UploadOut
 from backend.database.models import UploadRow
 from backend.errors import AppError, Conflict
-from backend.services.storage.growing import Checksum
-from backend.wiring import Services
+from backend.services.storage.spool.resumable import Checksum
+from backend.wiring.services import Services
 
 router = APIRouter(prefix="/uploads", tags=["uploads"])
 tus_router = APIRouter(prefix="/uploads", tags=["uploads"], route_class=TusRoute)

@@ -11,10 +11,10 @@ from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
 
+from backend.concurrency.lanes import ThreadLane
 from backend.errors import ObjectCorrupt, ObjectMissing
-from backend.services.storage.base import Expected
-from backend.services.storage.disk import disk_errors
-from backend.services.storage.threads import ThreadLane
+from backend.services.storage.files import disk_errors
+from backend.services.storage.values import Expected
 
 ALWAYS_HASHED_BYTES = 64 * 1024 * 1024
 REMEMBERED = 4096

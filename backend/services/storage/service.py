@@ -13,36 +13,25 @@ from typing import Self
 
 import anyio
 
-from backend.errors import (
-    InvalidInput,
-    StorageError,
-    StorageMisconfigured,
-    StorageUnavailable,
-)
-from backend.services.storage.base import (
-    Expected,
-    Kind,
-    LocalFile,
-    ObjectStore,
-    PresignedUrl,
-    SpooledFile,
-    StoredObject,
-)
-from backend.services.storage.breaker import Breaker
+from backend.concurrency.lanes import ThreadLane
+from backend.domain.filenames import media_type
+from backend.errors import InvalidInput, StorageError, StorageMisconfigured, StorageUnavailable
 from backend.services.storage.config import StorageConfig
-from backend.services.storage.content import as_json, as_stream
-from backend.services.storage.figures import StorageFigures
-from backend.services.storage.growing import GrowingFiles
-from backend.services.storage.info import StorageInfo, storage_info
 from backend.services.storage.integrity import hashed
-from backend.services.storage.kept import KeptRecordings
-from backend.services.storage.keys import attempt_key, audio_key, media_type, metadata_key, transcript_key
-from backend.services.storage.moving import Mover
-from backend.services.storage.placement import Placement
-from backend.services.storage.room import Room
-from backend.services.storage.spool import Spool
-from backend.services.storage.stores import Stores, open_spool, open_stores
-from backend.services.storage.threads import ThreadLane
+from backend.services.storage.keys import attempt_key, audio_key, metadata_key, transcript_key
+from backend.services.storage.placement.breaker import Breaker
+from backend.services.storage.placement.info import StorageInfo, storage_info
+from backend.services.storage.placement.metrics import StorageFigures
+from backend.services.storage.placement.mover import Mover
+from backend.services.storage.placement.placement import Placement
+from backend.services.storage.placement.stores import Stores, open_spool, open_stores
+from backend.services.storage.port import ObjectStore
+from backend.services.storage.spool.accepted import KeptRecordings
+from backend.services.storage.spool.content import as_json, as_stream
+from backend.services.storage.spool.resumable import GrowingFiles
+from backend.services.storage.spool.space import Room
+from backend.services.storage.spool.temporary import Spool
+from backend.services.storage.values import Expected, Kind, LocalFile, PresignedUrl, SpooledFile, StoredObject
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""What goes out, where it is more than a schema."""

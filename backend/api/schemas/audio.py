@@ -1,0 +1,120 @@
+"""The form and the answer of `POST /audio/process`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from backend.api.schemas.transcripts import TranscriptOut, transcript_of
+from backend.database.models import Conversation
+from backend.domain.text import plain
+from backend.domain.transcript import SpeakerCount
+from backend.engines.base import TranscribeOptions
+from backend.services.processing.service import ProcessOptions
+from backend.services.speech.values import Channels, SpeechOptions
+
+MAX_SPEAKERS = 50
+
+
+def _blank_is_none(value: object) -> object:
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+def _blank_is_mix(value: object) -> object:
+    return _blank_is_none(value) or "mix"
+
+
+Blank = BeforeValidator(_blank_is_none)
+
+
+Speakers = Annotated[Annotated[int, Field(ge=1, le=MAX_SPEAKERS)] | None, Blank]
+
+
+Language = Annotated[Annotated[str, Field(pattern="^[a-zA-Z]{2,3}$")] | None, Blank]
+
+
+Words = Annotated[Annotated[str, Field(max_length=2000)] | None, Blank]
+
+
+Address = Annotated[Annotated[str, Field(max_length=4000)] | None, Blank]
+
+
+UploadId = Annotated[Annotated[str, Field(max_length=64, pattern="^[A-Za-z0-9_-]+$")] | None, Blank]
+
+
+Title = Annotated[Annotated[str, Field(max_length=500), AfterValidator(plain)] | None, Blank]
+
+
+class ProcessForm(BaseModel):
+    """The optional form fields of `POST /audio/process`; blank means not given."""
+
+    model_config = ConfigDict(extra="ignore", str_strip_whitespace=True)
+
+    language: Language = Field(
+        None, description="ISO 639-1 code of the spoken language; detected if left out", examples=["en"]
+    )
+    num_speakers: Speakers = Field(None, description="Exactly this many people speak")
+    min_speakers: Speakers = Field(None, description="At least this many people speak")
+    max_speakers: Speakers = Field(None, description="At most this many people speak")
+    channels: Annotated[Literal["mix", "separate"], BeforeValidator(_blank_is_mix)] = Field(
+        "mix", description="`separate`: every channel is a speaker of its own, as in a recorded call"
+    )
+    prompt: Words = Field(None, description="What the recording is about; names and terms in their spelling")
+    hotwords: Words = Field(None, description="Rare words to expect, separated by spaces")
+    title: Title = Field(None, description="A name for the conversation")
+    # Swagger UI would fill these in with "string", and a recording has one source.
+    url: Address = Field(
+        None, description="Where the recording is, instead of sending it; needs INGEST_FROM_URL=on", examples=[""]
+    )
+    upload_id: UploadId = Field(None, description="A finished upload, instead of a file", examples=[""])
+    callback_url: Address = Field(None, description="Told when the job ends; needs WEBHOOK_SECRET", examples=[""])
+
+    @model_validator(mode="after")
+    def _counts_fit(self) -> Self:
+        low, high, exact = self.min_speakers, self.max_speakers, self.num_speakers
+        if low and high and low > high:
+            raise ValueError(f"min_speakers ({low}) is greater than max_speakers ({high})")
+        if exact and ((low and exact < low) or (high and exact > high)):
+            raise ValueError(f"num_speakers ({exact}) is outside min_speakers and max_speakers")
+        return self
+
+    def to_options(self) -> ProcessOptions:
+        language = self.language.lower() if self.language else None
+        speech = SpeechOptions(
+            transcribe=TranscribeOptions(language, self.prompt, self.hotwords),
+            channels=Channels(self.channels),
+            speakers=SpeakerCount(self.num_speakers, self.min_speakers, self.max_speakers),
+        )
+        return ProcessOptions(title=self.title, speech=speech)
+
+
+class ProcessResponse(BaseModel):
+    conversation_id: str = Field(examples=["conv_4f2c9a51d0b84e7f8a3b6c1d2e3f4a5b"])
+    audio_file_path: str = Field(examples=["./uploads/conv_4f2c…/2026/01/15/meeting.wav"])
+    transcript_file_path: str = Field(examples=["./uploads/conv_4f2c…/2026/01/15/conv_4f2c…_transcript.txt"])
+    transcript: TranscriptOut
+    message: str = Field(examples=["Successfully processed audio with 2 speakers and saved to storage"])
+    duration_s: float = Field(description="Length of the recording", examples=[38.4])
+    language: str | None = Field(description="ISO 639-1 code; null if nothing was said", examples=["en"])
+    engines: dict[str, str] = Field(examples=[{"transcription": "moonshine tiny-en", "diarization": "community-1"}])
+    timings_s: dict[str, float] = Field(description="Seconds per stage; stages side by side overlap")
+    warnings: list[str] = Field(description="What did not go as configured, for example a fallback to local storage")
+
+    @classmethod
+    def from_row(cls, row: Conversation, timings_s: dict[str, float]) -> ProcessResponse:
+        """Of a completed conversation that was loaded with everything."""
+        count = row.speaker_count or 0
+        speakers = f"{count} speaker{'' if count == 1 else 's'}"
+        return cls(
+            conversation_id=row.id,
+            audio_file_path=row.recording_url or "",
+            transcript_file_path=row.transcript_url or "",
+            transcript=transcript_of(row),
+            message=f"Successfully processed audio with {speakers} and saved to storage",
+            duration_s=row.duration_s or 0.0,
+            language=row.language,
+            engines=row.engines or {},
+            timings_s=timings_s,
+            warnings=row.warnings or [],
+        )

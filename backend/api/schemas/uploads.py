@@ -1,0 +1,54 @@
+"""Uploads straight to the bucket, as they go over the wire."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+from backend.api.requests.multipart import media_type
+from backend.database.models import UploadRow
+from backend.services.uploads.direct import Presigned
+
+
+class PresignIn(BaseModel):
+    filename: Annotated[str, Field(min_length=1, max_length=4096, examples=["meeting.wav"])]
+    size_bytes: Annotated[int, Field(ge=1, examples=[52_428_800])]
+    content_type: Annotated[str | None, Field(max_length=255, examples=["audio/wav"])] = None
+
+    @property
+    def media_type(self) -> str | None:
+        """The content type, if it is one of audio or video."""
+        return media_type(self.content_type or "")
+
+
+class PartOut(BaseModel):
+    part_number: int
+    size_bytes: int = Field(description="Exactly so many bytes are taken")
+    url: str = Field(description="Where to PUT them. It is a secret: whoever has it may write this part")
+
+
+class PresignOut(BaseModel):
+    upload_id: str = Field(examples=["upload_2f6c"])
+    parts: list[PartOut] = Field(description="In the order of the file")
+    expires_at: datetime
+
+    @classmethod
+    def from_presigned(cls, begun: Presigned) -> PresignOut:
+        parts = [
+            PartOut(part_number=number, size_bytes=size_bytes, url=link.url)
+            for number, (size_bytes, link) in enumerate(zip(begun.sizes_bytes, begun.links, strict=True), start=1)
+        ]
+        return cls(upload_id=begun.row.id, parts=parts, expires_at=begun.row.expires_at)
+
+
+class UploadOut(BaseModel):
+    upload_id: str
+    filename: str
+    size_bytes: int
+    expires_at: datetime
+
+    @classmethod
+    def from_row(cls, row: UploadRow) -> UploadOut:
+        return cls(upload_id=row.id, filename=row.filename, size_bytes=row.size_bytes or 0, expires_at=row.expires_at)

@@ -1,0 +1,62 @@
+"""Queries that delete a conversation: first a tombstone, then its objects' rows, then the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import delete, exists, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from backend.database.models import Conversation, Job, JobStatus, Participant, SegmentRow, StoredObjectRow
+from backend.database.objects import _change
+
+
+async def bury(session: AsyncSession, conversation_id: str, at: datetime) -> bool:
+    """Set a conversation's tombstone and erase what was said, by whom and how they sound; its objects stay listed.
+
+    Its jobs are stopped, and keep nothing of what they were given.
+
+    Returns:
+        False: there is no such conversation, or it has a tombstone. Roll back then.
+    """
+    # Jobs before conversations, as everywhere, so that no two transactions wait for each other.
+    jobs = update(Job).where(Job.conversation_id == conversation_id.replace("\0", "?"))
+    stopped = {"status": JobStatus.CANCELLED, "worker_id": None, "stage": None, "finished_at": at}
+    await session.execute(jobs.where(Job.status.in_((JobStatus.QUEUED, JobStatus.RUNNING))).values(**stopped))
+    scrubbed: dict[str, object] = {
+        "filename": "",
+        "content_type": None,
+        "sha256": "",
+        "recording": None,
+        "options": {},
+        "error": None,
+    }
+    await session.execute(jobs.values(**scrubbed, idempotency_key=None))
+    alive = (Conversation.id == conversation_id.replace("\0", "?"), Conversation.deleted_at.is_(None))
+    erased = {"deleted_at": at, "transcript": None, "title": None}
+    if not await _change(session, update(Conversation).where(*alive).values(erased)):
+        return False
+    await session.execute(delete(SegmentRow).where(SegmentRow.conversation_id == conversation_id))
+    await session.execute(delete(Participant).where(Participant.conversation_id == conversation_id))
+    return True
+
+
+async def list_buried(session: AsyncSession, *, after: str, limit: int) -> Sequence[str]:
+    """Ids of conversations with a tombstone, in their order, beginning after an id."""
+    query = select(Conversation.id).where(Conversation.deleted_at.is_not(None), Conversation.id > after)
+    return (await session.execute(query.order_by(Conversation.id).limit(limit))).scalars().all()
+
+
+async def erase(session: AsyncSession, conversation_id: str) -> bool:
+    """Delete all that is left of a conversation with a tombstone.
+
+    Returns:
+        False: not yet, it has objects.
+    """
+    await session.execute(select(Conversation.id).where(Conversation.id == conversation_id).with_for_update())
+    objects = exists().where(StoredObjectRow.conversation_id == Conversation.id)
+    buried = (Conversation.id == conversation_id, Conversation.deleted_at.is_not(None))
+    await session.execute(delete(Conversation).where(*buried, ~objects))
+    left = select(Conversation.id).where(*buried)
+    return (await session.execute(left)).first() is None

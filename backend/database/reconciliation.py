@@ -1,0 +1,235 @@
+"""Queries that compare rows with what the stores hold, and that write back what was found. Each works in the caller's
+transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Result, Select, delete, func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from backend.database.conversations import get_conversation, word_value
+from backend.database.models import (
+    Conversation,
+    ConversationStatus,
+    Job,
+    Participant,
+    SegmentRow,
+    StoredObjectRow,
+    UploadRow,
+)
+from backend.domain.formats import to_text
+from backend.domain.manifest import Manifest, ManifestSegment
+from backend.domain.transcript import Word
+from backend.errors import Conflict, NotFound
+
+Columns = tuple[int, str, str, str, str, int, str, str | None]
+
+LOST = "lost: "
+"""How `StoredObjectRow.parked` begins if the object was found missing or damaged and no good copy of it exists."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRecord:
+    """What a row says of an object."""
+
+    id: int
+    conversation_id: str
+    kind: str
+    store: str
+    locator: str
+    size_bytes: int
+    sha256: str
+    parked: str | None
+
+    @property
+    def is_lost(self) -> bool:
+        return (self.parked or "").startswith(LOST)
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationState:
+    """Whether objects of a conversation may still come or go by themselves."""
+
+    status: str
+    deleted_at: datetime | None
+
+    @property
+    def settled(self) -> bool:
+        return self.deleted_at is None and self.status != ConversationStatus.PROCESSING
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """How many objects of a kind the rows place in a store, and their size together."""
+
+    store: str
+    kind: str
+    objects: int
+    bytes: int
+
+
+async def list_records(session: AsyncSession, *, after: int, limit: int) -> Sequence[ObjectRecord]:
+    """Objects in the order of their ids, beginning after one; none of a conversation that is being deleted."""
+    query = _records().join(Conversation).where(Conversation.deleted_at.is_(None), StoredObjectRow.id > after)
+    return _to_records(await session.execute(query.order_by(StoredObjectRow.id).limit(limit)))
+
+
+async def get_records(session: AsyncSession, ids: Collection[int]) -> Sequence[ObjectRecord]:
+    """These objects, as far as they are still there and nobody deletes their conversation."""
+    query = _records().join(Conversation).where(Conversation.deleted_at.is_(None), StoredObjectRow.id.in_(ids))
+    return _to_records(await session.execute(query))
+
+
+async def list_records_of(session: AsyncSession, conversation_ids: Collection[str]) -> Sequence[ObjectRecord]:
+    """The objects of several conversations, also of those that are being deleted."""
+    query = _records().where(StoredObjectRow.conversation_id.in_(conversation_ids))
+    return _to_records(await session.execute(query.order_by(StoredObjectRow.id)))
+
+
+async def count_records(session: AsyncSession) -> int:
+    return (await session.execute(select(func.count()).select_from(StoredObjectRow))).scalar_one()
+
+
+async def states_of(session: AsyncSession, conversation_ids: Collection[str]) -> dict[str, ConversationState]:
+    """Conversation id → its state, for those that exist; tombstones are among them."""
+    query = select(Conversation.id, Conversation.status, Conversation.deleted_at)
+    found = await session.execute(query.where(Conversation.id.in_(conversation_ids)))
+    return {row.id: ConversationState(row.status, row.deleted_at) for row in found}
+
+
+async def recordings_in_use(session: AsyncSession, names: Collection[str]) -> set[str]:
+    """Those of some spool files or locators that a job still needs."""
+    query = select(Job.recording).where(Job.recording.in_(names))
+    return {name for name in (await session.execute(query)).scalars() if name}
+
+
+async def uploads_in_use(session: AsyncSession) -> set[str]:
+    """Spool names and S3 upload ids of all resumable uploads."""
+    found = await session.execute(select(UploadRow.spool, UploadRow.s3_upload_id))
+    return {value for row in found for value in row if value}
+
+
+async def holdings(session: AsyncSession) -> Sequence[Holding]:
+    """What the rows say is where."""
+    columns = StoredObjectRow.store, StoredObjectRow.kind
+    query = select(*columns, func.count(), func.coalesce(func.sum(StoredObjectRow.size_bytes), 0)).group_by(*columns)
+    found = await session.execute(query.order_by(*columns))
+    return [Holding(store, kind, objects, int(size)) for store, kind, objects, size in found]
+
+
+async def count_lost(session: AsyncSession) -> int:
+    query = select(func.count()).select_from(StoredObjectRow).where(StoredObjectRow.parked.startswith(LOST))
+    return (await session.execute(query)).scalar_one()
+
+
+async def set_parked(session: AsyncSession, record: ObjectRecord, reason: str | None) -> None:
+    """Write why an object stays where it is, or that it may move again; not if it moved meanwhile."""
+    here = (StoredObjectRow.id == record.id, StoredObjectRow.locator == record.locator)
+    await session.execute(update(StoredObjectRow).where(*here).values(parked=reason))
+
+
+async def attach(session: AsyncSession, row: StoredObjectRow) -> None:
+    """Give a conversation an object of a kind that it has none of.
+
+    Raises:
+        Conflict: it has one by now, or it is gone, being deleted or being processed.
+    """
+    try:
+        conversation = await get_conversation(session, row.conversation_id, lock=True)
+    except NotFound as error:
+        raise Conflict(f"{row.conversation_id} was deleted at this moment.") from error
+    if conversation.deleted_at is not None or conversation.status == ConversationStatus.PROCESSING:
+        raise Conflict(f"{row.conversation_id} is being deleted or processed.")
+    if any(record.kind == row.kind for record in await list_records_of(session, [row.conversation_id])):
+        raise Conflict(f"{row.conversation_id} has an object of kind {row.kind}.")
+    session.add(row)
+    if row.kind == "audio":
+        conversation.recording_url = row.locator
+    elif row.kind == "transcript":
+        conversation.transcript_url = row.locator
+
+
+async def insert_conversation(session: AsyncSession, manifest: Manifest, objects: Sequence[StoredObjectRow]) -> bool:
+    """Write all rows of a conversation from its manifest, in place of a failed one that has no object.
+
+    Returns:
+        False: it is there already, or it is being deleted.
+    """
+    conversation_id = manifest.conversation_id
+    query = select(Conversation).where(Conversation.id == conversation_id).with_for_update()
+    existing = (await session.execute(query)).scalar_one_or_none()
+    if existing is not None:
+        failed = existing.status == ConversationStatus.FAILED and existing.deleted_at is None
+        if manifest.status != "completed" or not failed or await list_records_of(session, [conversation_id]):
+            return False
+        await session.execute(delete(Conversation).where(Conversation.id == conversation_id))
+        session.expunge(existing)
+    session.add(_conversation(manifest, {row.kind: row.locator for row in objects}))
+    participants = {
+        item.label: Participant(
+            conversation_id=conversation_id,
+            position=position,
+            label=item.label,
+            display_name=item.display_name,
+            speaking_time_s=item.speaking_time_s,
+            share=item.share,
+            word_count=item.word_count,
+            segment_count=item.segment_count,
+        )
+        for position, item in enumerate(manifest.participants)
+    }
+    session.add_all(participants.values())
+    await session.flush()
+    session.add_all(
+        _segment(conversation_id, position, item, participants[item.speaker].id)
+        for position, item in enumerate(manifest.segments)
+    )
+    session.add_all(objects)
+    await session.flush()
+    return True
+
+
+def _conversation(manifest: Manifest, locators: Mapping[str, str]) -> Conversation:
+    transcript = manifest.transcript
+    return Conversation(
+        id=manifest.conversation_id,
+        title=manifest.title,
+        status=manifest.status,
+        filename=manifest.filename,
+        recording_url=locators.get("audio"),
+        transcript_url=locators.get("transcript"),
+        transcript=None if transcript is None else to_text(transcript),
+        duration_s=manifest.duration_s,
+        language=manifest.language,
+        speaker_count=manifest.speaker_count,
+        engines=manifest.engines,
+        error=manifest.error,
+        warnings=list(manifest.warnings) or None,
+        created_at=manifest.uploaded_at,
+        completed_at=manifest.completed_at,
+    )
+
+
+def _segment(conversation_id: str, position: int, item: ManifestSegment, participant_id: int) -> SegmentRow:
+    words = [word_value(Word(word.text, word.start_s, word.end_s, word.probability)) for word in item.words]
+    return SegmentRow(
+        conversation_id=conversation_id,
+        participant_id=participant_id,
+        position=position,
+        start_s=item.start_s,
+        end_s=item.end_s,
+        text=item.text,
+        words=words or None,
+    )
+
+
+def _records() -> Select[*Columns]:
+    row = StoredObjectRow
+    return select(row.id, row.conversation_id, row.kind, row.store, row.locator, row.size_bytes, row.sha256, row.parked)
+
+
+def _to_records(found: Result[*Columns]) -> list[ObjectRecord]:
+    return [ObjectRecord(*row) for row in found]

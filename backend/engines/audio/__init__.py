@@ -1,0 +1,1 @@
+"""Decoding recordings to samples."""

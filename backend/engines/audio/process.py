@@ -1,0 +1,132 @@
+"""The decoder's process as its caller sees it: started for one recording, watched, and ended whatever happens.
+
+A hostile file can make FFmpeg take gigabytes (777 bytes of MP4 that claim 50 million samples: 1.8 GB), loop, or crash.
+In a process of its own, with limits set by decoder.py, that costs the recording and nothing else; and cancelling is a
+kill instead of a wait.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from backend import errors
+from backend.engines.progress import TICK_S, Progress, ignore_progress
+
+_ROOT = str(Path(__file__).resolve().parents[3])
+_RAISED = {
+    kind.__name__: kind
+    for kind in (errors.EmptyAudio, errors.InvalidAudio, errors.UnsupportedMedia, errors.TooLarge, errors.StorageFull)
+}
+_CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
+_KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL")
+
+
+def run_decoder(
+    request: Mapping[str, object],
+    *,
+    max_cpu_s: float,
+    files: Sequence[IO[bytes]] = (),
+    progress: Progress = ignore_progress,
+) -> dict[str, Any]:
+    """Run one request of decoder.py in a new process.
+
+    Args:
+        request: what to do; see decoder.py.
+        max_cpu_s: seconds of computing after which it is given up.
+        files: open files that the decoder writes samples to.
+        progress: called at least every `TICK_S` with the fraction done; what it raises ends the decoder at once.
+
+    Returns:
+        The decoder's result.
+
+    Raises:
+        EmptyAudio, InvalidAudio, UnsupportedMedia, TooLarge, StorageFull: as the decoder says, or because it crashed.
+        EngineUnavailable: somebody else ended the process.
+    """
+    order = {**request, "files": [file.fileno() for file in files], "max_cpu_s": max_cpu_s}
+    with tempfile.TemporaryFile() as complaints:
+        decoder = _start(order, complaints)
+        try:
+            for message in _messages(decoder, progress):
+                if "result" in message:
+                    result: dict[str, Any] = message["result"]
+                    return result
+                if "error" in message:
+                    raise _RAISED[message["error"]](message["detail"])
+            raise _died(decoder.wait(), complaints, max_cpu_s)
+        finally:
+            decoder.kill()
+            decoder.wait()
+            assert decoder.stdout
+            decoder.stdout.close()
+
+
+def _start(order: Mapping[str, Any], complaints: IO[bytes]) -> subprocess.Popen[bytes]:
+    """The environment is made anew: a file that takes the decoder over finds no secrets in it."""
+    environment = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
+    environment["PYTHONPATH"] = os.pathsep.join([_ROOT, *(path for path in sys.path if path)])
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "backend.engines.audio.decoder", json.dumps(order)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=complaints,
+        pass_fds=order["files"],
+        env=environment,
+        process_group=0,  # Ctrl-C is for us; we then end it
+    )
+
+
+def _messages(decoder: subprocess.Popen[bytes], progress: Progress) -> Iterator[dict[str, Any]]:
+    """Every line the decoder writes but those of its progress, which are passed on; silence repeats the last one."""
+    assert decoder.stdout
+    source, done, rest = decoder.stdout.fileno(), 0.0, b""
+    readable = select.poll()
+    readable.register(source, select.POLLIN)
+    while True:
+        progress(done)
+        if not readable.poll(TICK_S * 1000):
+            continue
+        data = os.read(source, 65536)
+        if not data:
+            return
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            message = json.loads(line)
+            done = message.get("progress", done)
+            if "progress" not in message:
+                yield message
+
+
+def _died(status: int, complaints: IO[bytes], max_cpu_s: float) -> Exception:
+    """What it means that the decoder ended without a result."""
+    if status == -signal.SIGXCPU:
+        return too_slow(max_cpu_s)
+    if -status in _CRASHES:
+        return errors.InvalidAudio(
+            f"The recording cannot be read: it makes the decoder crash ({signal.Signals(-status).name}). "
+            "Export it again, or convert it to FLAC."
+        )
+    if status < 0:
+        return errors.EngineUnavailable(
+            f"The decoder was ended from outside ({signal.Signals(-status).name}), perhaps for want of memory. "
+            "Send the recording again."
+        )
+    complaints.seek(0)
+    return RuntimeError(f"the decoder failed: {complaints.read()[-2000:].decode('utf-8', 'replace')}")
+
+
+def too_slow(max_cpu_s: float) -> errors.TooLarge:
+    """The error for a recording that takes too long to decode."""
+    return errors.TooLarge(
+        f"Decoding the recording takes more than {max_cpu_s:.0f} s of computing, which is out of proportion to its "
+        "size. Export it again, or raise MAX_DECODE_SECONDS."
+    )

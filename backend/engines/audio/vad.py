@@ -1,0 +1,39 @@
+"""Where somebody talks, whoever it is: silero VAD as bundled in the faster-whisper wheel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.domain.transcript import SpeakerTurn
+from backend.engines.audio.samples import SAMPLE_RATE_HZ, Audio
+from backend.engines.progress import Progress, ignore_progress, watched
+
+BLOCK_S = 600
+
+
+def speech_regions(audio: Audio, progress: Progress = ignore_progress) -> Iterator[SpeakerTurn]:
+    """Speech as exclusive turns of one nameless speaker, in time order; reads ten minutes at a time.
+
+    Args:
+        progress: called several times a second, always with 0: this is the smallest part of any work. What it raises
+            is raised here.
+    """
+    for start in range(0, audio.n_samples, BLOCK_S * SAMPLE_RATE_HZ):
+        block = audio.read(start, start + BLOCK_S * SAMPLE_RATE_HZ)
+        for region in watched(partial(_regions, block), progress):
+            yield SpeakerTurn(
+                (start + region["start"]) / SAMPLE_RATE_HZ, (start + region["end"]) / SAMPLE_RATE_HZ, speaker=""
+            )
+
+
+def _regions(samples: NDArray[np.float32], _report: Progress) -> list[dict[str, int]]:
+    """First and last sample of each stretch of speech. One call into the library: it cannot say how far it is."""
+    from faster_whisper.vad import VadOptions, get_speech_timestamps
+
+    options = VadOptions(min_silence_duration_ms=500, speech_pad_ms=100)
+    regions: list[dict[str, int]] = get_speech_timestamps(samples, options)
+    return regions

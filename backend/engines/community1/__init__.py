@@ -1,0 +1,1 @@
+"""The built-in diarizer: pyannote community-1 on ONNX Runtime."""

@@ -1,0 +1,1 @@
+"""The diarizer of pyannote.audio."""

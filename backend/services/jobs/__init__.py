@@ -1,0 +1,1 @@
+"""Jobs: accepting a recording, running it, and everything that keeps jobs exactly-once."""

@@ -1,0 +1,1 @@
+"""People, and voices that are known."""

@@ -1,0 +1,1 @@
+"""One recording on its way from samples to rows."""

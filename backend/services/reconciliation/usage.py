@@ -1,0 +1,76 @@
+"""Usage: how many objects and bytes are where, and how much room is left."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from backend.database import reconciliation
+from backend.database.reconciliation import Holding
+from backend.database.session import Database
+from backend.errors import StorageError
+from backend.services.reconciliation.findings import Unchecked, UncheckedTally
+from backend.services.storage import ListedObject, StorageService
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """So many things of so many bytes together."""
+
+    objects: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What is where.
+
+    Attributes:
+        holdings: objects by store and kind, as the rows say; `verify` tells whether that is true.
+        lost: objects whose row says that they are missing or damaged.
+        spool: uploads in progress, recordings that wait for their job, and what was left behind.
+        quarantine: by store, what repairs have moved there.
+        free_bytes: room on the local disk; None if that cannot be known.
+        unchecked: stores whose quarantine could not be listed.
+    """
+
+    holdings: tuple[Holding, ...]
+    lost: int
+    spool: Amount
+    quarantine: dict[str, Amount]
+    free_bytes: int | None
+    unchecked: tuple[Unchecked, ...]
+
+
+async def measure_usage(storage: StorageService, database: Database) -> Usage:
+    """Count.
+
+    Raises:
+        DatabaseUnavailable
+        StorageError: the spool cannot be read.
+    """
+    async with database.transaction() as session:
+        holdings, lost = await reconciliation.holdings(session), await reconciliation.count_lost(session)
+    files = await storage.spool_files.list_files()
+    quarantine, unchecked = {}, UncheckedTally()
+    for store in storage.stores:
+        try:
+            quarantine[store.name] = await _sum(store.iterate_quarantine())
+        except StorageError as error:
+            unchecked.add(store.name, 0, error)
+    return Usage(
+        holdings=tuple(holdings),
+        lost=lost,
+        spool=Amount(len(files), sum(item.size_bytes for item in files)),
+        quarantine=quarantine,
+        free_bytes=(await storage.get_info(ask=False)).free_bytes,
+        unchecked=unchecked.all,
+    )
+
+
+async def _sum(items: AsyncIterator[ListedObject]) -> Amount:
+    objects = size_bytes = 0
+    async for item in items:
+        objects += 1
+        size_bytes += item.size_bytes
+    return Amount(objects, size_bytes)

@@ -1,0 +1,261 @@
+"""The speech pipeline: decode → transcribe ∥ diarize → attribute. Owns the threads; knows no storage and no rows."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from backend.concurrency.waiting import all_of
+from backend.domain.attribution import attribute, speaker_stats
+from backend.domain.transcript import Diarization, Transcription
+from backend.engines.audio.probe import MediaInfo
+from backend.engines.audio.samples import MAX_DECODE_S, Audio, decode_tracks, probe
+from backend.engines.audio.vad import speech_regions
+from backend.engines.base import Diarizer, TranscribeOptions, Transcriber
+from backend.engines.lazy import Lazy
+from backend.services.speech.steps import Steps
+from backend.services.speech.values import (
+    Channels,
+    HeardTrack,
+    HeardTracks,
+    Recognised,
+    Recording,
+    RecordingFacts,
+    SpeechOptions,
+    SpeechResult,
+)
+
+ATTRIBUTION = (
+    "Speaker diarization: pyannote community-1 by pyannote, CC BY 4.0",
+    "Built-in English transcription: Moonshine tiny-en by Useful Sensors, MIT",
+    "Whisper models by OpenAI, MIT, where configured",
+)
+
+
+def _name(engine: Lazy[Transcriber] | Lazy[Diarizer]) -> str:
+    """What the loaded engine calls itself (with device and precision), else what it was announced as."""
+    return engine.get().name if engine.loaded else engine.name
+
+
+class SpeechPipeline:
+    """One transcriber and one diarizer (or none), loaded on first use.
+
+    Args:
+        transcriber: the engine that hears words.
+        diarizer: the engine that tells voices apart; None: everything is one speaker's.
+        max_audio_s: longest recording in decoded seconds.
+        max_decode_s: longest decoding in seconds of computing.
+        spool_dir: where decoded samples are kept while a recording is processed.
+        keep_voices: off: embeddings of voices go no further than the diarizer, not even into a checkpoint.
+    """
+
+    def __init__(
+        self,
+        transcriber: Lazy[Transcriber],
+        diarizer: Lazy[Diarizer] | None,
+        *,
+        max_audio_s: float,
+        max_decode_s: float = MAX_DECODE_S,
+        spool_dir: Path | None = None,
+        keep_voices: bool = True,
+    ) -> None:
+        self._transcriber = transcriber
+        self._diarizer = diarizer
+        self._max_audio_s = max_audio_s
+        self._max_decode_s = max_decode_s
+        self._spool_dir = spool_dir
+        self._keep_voices = keep_voices
+        # Inference has threads of its own: a long recording must not starve the 40 threads that serve files.
+        # Two recordings at a time per engine, so that a short one need not wait for a long one; the engines themselves
+        # use all cores.
+        self._asr_limiter = anyio.CapacityLimiter(2)
+        self._diarization_limiter = anyio.CapacityLimiter(2)
+        self._load_limiter = anyio.CapacityLimiter(4)
+        self._decode_limiter = anyio.CapacityLimiter(2)
+        self._probe_limiter = anyio.CapacityLimiter(4)  # its own: an upload is not to wait for long decodings
+
+    @property
+    def engines(self) -> dict[str, str]:
+        """Role → engine name, loaded or not."""
+        return {
+            "transcription": _name(self._transcriber),
+            "diarization": _name(self._diarizer) if self._diarizer else "none",
+        }
+
+    @property
+    def ready(self) -> bool:
+        """Whether every model is in memory."""
+        return self._transcriber.loaded and (self._diarizer is None or self._diarizer.loaded)
+
+    async def warm(self) -> None:
+        """Load every model now.
+
+        Raises:
+            EngineUnavailable: a model is missing or damaged.
+        """
+        await anyio.to_thread.run_sync(self._transcriber.get, limiter=self._asr_limiter)
+        if self._diarizer:
+            await anyio.to_thread.run_sync(self._diarizer.get, limiter=self._diarization_limiter)
+
+    async def check(self, options: TranscribeOptions) -> None:
+        """Refuse options that the engine cannot meet. Raises InvalidInput."""
+        transcriber = await anyio.to_thread.run_sync(self._transcriber.get, limiter=self._load_limiter)
+        transcriber.check(options)
+
+    async def probe(self, path: Path) -> MediaInfo:
+        """What a recording's container claims, without decoding it. Raises as `backend.engines.audio.probe.probe`."""
+        return await anyio.to_thread.run_sync(probe, path, limiter=self._probe_limiter)
+
+    async def run(self, path: Path, options: SpeechOptions, steps: Steps) -> SpeechResult:
+        """Who said what in a recording: `hear` and `attribute`. Raises as `hear`."""
+        recognised = await self.hear(path, options, steps)
+        return await steps.run("attribute", partial(self.attribute, recognised), SpeechResult)
+
+    async def hear(self, path: Path, options: SpeechOptions, steps: Steps) -> Recognised:
+        """What was said in a recording and who spoke when. With separate channels each track is its own speaker's.
+
+        Raises:
+            EngineUnavailable: a model cannot be loaded.
+            InvalidInput: the bytes are no usable recording, or the engine does not know the language asked for.
+            TooLarge: longer than MAX_AUDIO_SECONDS.
+        """
+        await self.check(options.transcribe)
+        samples = _Samples(partial(self._decode, path, options.channels, steps))
+        try:
+            facts = await steps.run("decode", samples.get_facts, RecordingFacts)
+            hear = self._hear_tracks if facts.tracks > 1 else self._hear
+            return Recognised(facts, *await hear(samples, options, steps))
+        finally:
+            samples.close()
+
+    async def attribute(self, recognised: Recognised) -> SpeechResult:
+        """Give what was said to who said it; in a thread, since a day of words takes seconds."""
+        return await anyio.to_thread.run_sync(self._attribute, recognised)
+
+    def _attribute(self, recognised: Recognised) -> SpeechResult:
+        facts, diarization = recognised.facts, recognised.diarization
+        transcript, labels = attribute(recognised.transcription, diarization)
+        stats = speaker_stats(transcript, diarization, labels)
+        engines = self.engines | ({"diarization": "channels"} if facts.tracks > 1 else {})
+        heard = diarization.voices if diarization else {}
+        voices = {labels[label]: voice for label, voice in heard.items() if label in labels}
+        return SpeechResult(
+            transcript, stats, facts.duration_s, facts.media, engines, voices, damaged_packets=facts.damaged_packets
+        )
+
+    async def _decode(self, path: Path, channels: Channels, steps: Steps) -> Recording:
+        def run() -> Recording:
+            tracks = decode_tracks(
+                path,
+                separate=channels == Channels.SEPARATE,
+                max_s=self._max_audio_s,
+                max_decode_s=self._max_decode_s,
+                spool_dir=self._spool_dir,
+                progress=partial(steps.progress, "decode"),
+            )
+            recording = Recording(tracks)
+            try:
+                steps.progress("decode", 1.0)
+            except BaseException:
+                recording.close()
+                raise
+            return recording
+
+        return await anyio.to_thread.run_sync(run, limiter=self._decode_limiter)
+
+    async def _hear(
+        self, samples: _Samples, options: SpeechOptions, steps: Steps
+    ) -> tuple[Transcription, Diarization | None]:
+        """Both branches: side by side, or one after the other if the transcriber needs the turns."""
+        transcriber = await anyio.to_thread.run_sync(self._transcriber.get, limiter=self._load_limiter)
+
+        async def diarize() -> Diarization | None:
+            engine = self._diarizer
+            if engine is None:
+                return None
+
+            async def work() -> Diarization:
+                audio = (await samples.get()).tracks[0]
+                diarizer = await anyio.to_thread.run_sync(engine.get, limiter=self._load_limiter)
+                run = partial(diarizer.diarize, audio, options.speakers, partial(steps.progress, "diarize"))
+                found = await anyio.to_thread.run_sync(run, limiter=self._diarization_limiter)
+                return found if self._keep_voices else replace(found, voices={})
+
+            return await steps.run("diarize", work, Diarization)
+
+        async def transcribe(turns: Diarization | None) -> Transcription:
+            async def work() -> Transcription:
+                audio = (await samples.get()).tracks[0]
+                report = partial(steps.progress, "transcribe")
+                run = partial(transcriber.transcribe, audio, options.transcribe, turns, report)
+                return await anyio.to_thread.run_sync(run, limiter=self._asr_limiter)
+
+            return await steps.run("transcribe", work, Transcription)
+
+        if transcriber.needs_turns:
+            diarization = await diarize()
+            return await transcribe(diarization), diarization
+        return await all_of(transcribe(None), diarize())
+
+    async def _hear_tracks(
+        self, samples: _Samples, options: SpeechOptions, steps: Steps
+    ) -> tuple[Transcription, Diarization]:
+        """Every track by itself; who speaks is known, only when is asked."""
+        transcriber = await anyio.to_thread.run_sync(self._transcriber.get, limiter=self._load_limiter)
+
+        def hear(audio: Audio, number: int, count: int) -> HeardTrack:
+            def report(fraction: float) -> None:
+                steps.progress("transcribe", (number + fraction) / count)
+
+            turns = tuple(replace(turn, speaker=f"channel {number}") for turn in speech_regions(audio, report))
+            return HeardTrack(
+                transcriber.transcribe(audio, options.transcribe, Diarization(turns, turns), report), turns
+            )
+
+        async def work() -> HeardTracks:
+            tracks = (await samples.get()).tracks
+            return HeardTracks(
+                tuple(
+                    [
+                        await anyio.to_thread.run_sync(hear, audio, number, len(tracks), limiter=self._asr_limiter)
+                        for number, audio in enumerate(tracks)
+                    ]
+                )
+            )
+
+        heard = (await steps.run("transcribe", work, HeardTracks)).tracks
+        segments = [
+            replace(segment, speaker=f"channel {number}")
+            for number, track in enumerate(heard)
+            for segment in track.transcription.segments
+        ]
+        turns = tuple(sorted((turn for track in heard for turn in track.turns), key=lambda turn: turn.start_s))
+        language = next((track.transcription.language for track in heard if track.transcription.language), None)
+        return Transcription(tuple(segments), language), Diarization(turns, turns)
+
+
+class _Samples:
+    """A recording that is decoded when it is first needed: not at all if every stage was done before."""
+
+    def __init__(self, decode_it: Callable[[], Awaitable[Recording]]) -> None:
+        self._decode = decode_it
+        self._lock = anyio.Lock()
+        self._recording: Recording | None = None
+
+    async def get(self) -> Recording:
+        async with self._lock:
+            if self._recording is None:
+                self._recording = await self._decode()
+        return self._recording
+
+    async def get_facts(self) -> RecordingFacts:
+        return (await self.get()).facts
+
+    def close(self) -> None:
+        if self._recording is not None:
+            self._recording.close()

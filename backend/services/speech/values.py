@@ -1,0 +1,101 @@
+"""What goes into the speech pipeline and what comes out of it. Frozen; no threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from backend.domain.transcript import Diarization, SpeakerCount, SpeakerStats, SpeakerTurn, Transcript, Transcription
+from backend.domain.voices import Voice
+from backend.engines.audio.probe import MediaInfo
+from backend.engines.audio.samples import Audio
+from backend.engines.base import TranscribeOptions
+
+StageProgress = Callable[[str, float], None]
+"""Called with a stage's name ("decode", "diarize", "transcribe", "store") and its fraction done; from any thread."""
+
+
+def ignore_progress(_stage: str, _fraction: float) -> None:
+    """For callers that do not watch."""
+
+
+class Channels(StrEnum):
+    """What the channels of a recording mean."""
+
+    MIX = "mix"
+    SEPARATE = "separate"
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A decoded recording: one track of all channels mixed, or one per distinct channel."""
+
+    tracks: tuple[Audio, ...]
+
+    @property
+    def facts(self) -> RecordingFacts:
+        first = self.tracks[0]
+        return RecordingFacts(first.duration_s, first.info, len(self.tracks), first.damaged_packets)
+
+    def close(self) -> None:
+        for track in self.tracks:
+            track.close()
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingFacts:
+    """What decoding told about a recording, without its samples."""
+
+    duration_s: float
+    media: MediaInfo
+    tracks: int
+    damaged_packets: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechOptions:
+    """What the caller knows of a recording."""
+
+    transcribe: TranscribeOptions = field(default_factory=TranscribeOptions)
+    channels: Channels = Channels.MIX
+    speakers: SpeakerCount = field(default_factory=SpeakerCount)
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechResult:
+    """What the pipeline makes of a recording.
+
+    `engines` maps a role to the engine that ran; `voices` a speaker of the transcript to an embedding, where the
+    diarizer has one.
+    """
+
+    transcript: Transcript
+    stats: dict[str, SpeakerStats]
+    duration_s: float
+    media: MediaInfo
+    engines: dict[str, str]
+    voices: Mapping[str, Voice] = field(default_factory=dict)
+    damaged_packets: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Recognised:
+    """What the engines say of a recording, before it is known who said what; without a diarizer nobody spoke."""
+
+    facts: RecordingFacts
+    transcription: Transcription
+    diarization: Diarization | None
+
+
+@dataclass(frozen=True, slots=True)
+class HeardTrack:
+    transcription: Transcription
+    turns: tuple[SpeakerTurn, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HeardTracks:
+    """What was heard on each channel, and when somebody spoke there."""
+
+    tracks: tuple[HeardTrack, ...]

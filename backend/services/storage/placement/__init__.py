@@ -1,0 +1,1 @@
+"""Which store an object goes to, and moving it later."""

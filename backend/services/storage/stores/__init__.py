@@ -1,0 +1,1 @@
+"""The object stores behind one port: local, S3, memory."""

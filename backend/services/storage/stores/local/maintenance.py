@@ -1,0 +1,170 @@
+"""LocalUpkeep: what LocalStore offers to those who compare its files with the rows, and its quarantine."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import AsyncIterator, Iterator, Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from uuid import uuid4
+
+from backend.concurrency.lanes import ThreadLane
+from backend.errors import AppError, InvalidInput, ObjectMissing, StorageMisconfigured
+from backend.services.storage.files import (
+    disk_errors,
+    make_folder,
+    place,
+    remove_empty_folders,
+    storage_error,
+    sync_folder,
+)
+from backend.services.storage.keys import distinct_key, validated_conversation_id, validated_key
+from backend.services.storage.values import ListedObject, UnfinishedUpload
+
+QUARANTINE = ".quarantine"
+_PER_HOP = 1000
+"""Files looked at in one turn of a thread: the hop then costs nothing."""
+
+
+class LocalUpkeep:
+    """Half of LocalStore. Symbolic links, hidden names and names that are no UTF-8 are nobody's objects."""
+
+    _prefix: str
+    _root: Path
+    _lane: ThreadLane
+
+    async def find_sizes(self, locators: Sequence[str]) -> dict[str, int | AppError]:
+        return await self._lane.run(self._find_sizes, locators)
+
+    async def iterate(
+        self, *, after: str | None = None, conversation_id: str | None = None
+    ) -> AsyncIterator[ListedObject]:
+        first = after.removeprefix(self._prefix).split("/") if after else []
+        folder = validated_conversation_id(conversation_id) + "/" if conversation_id else ""
+        if folder and first:
+            first = first[1:] if first[0] + "/" == folder else []
+        async for item in self._stream(_walk(self._root, folder, first), ""):
+            yield item
+
+    async def move_to_quarantine(self, locator: str) -> str:
+        return await self._lane.run(self._quarantine, locator)
+
+    async def iterate_quarantine(self) -> AsyncIterator[ListedObject]:
+        async for item in self._stream(_walk(self._root / QUARANTINE, "", ()), f"{QUARANTINE}/"):
+            yield item
+
+    async def delete_quarantined(self, locator: str) -> None:
+        await self._lane.run(self._delete_quarantined, locator)
+
+    async def iterate_uploads(self) -> AsyncIterator[UnfinishedUpload]:
+        return
+        yield  # an upload in parts needs a store that takes parts
+
+    async def abort_upload(self, upload: UnfinishedUpload) -> None:
+        raise InvalidInput(f"{upload.locator[:200]!r} is no upload in parts.")
+
+    def _path(self, locator: str) -> Path:
+        raise NotImplementedError
+
+    def _find_sizes(self, locators: Sequence[str]) -> dict[str, int | AppError]:
+        sizes: dict[str, int | AppError] = {}
+        for locator in locators:
+            try:
+                found = self._find(locator)
+            except (InvalidInput, StorageMisconfigured) as error:
+                sizes[locator] = error
+                continue
+            if found and stat.S_ISREG(found.st_mode):
+                sizes[locator] = found.st_size
+        return sizes
+
+    def _find(self, locator: str) -> os.stat_result | None:
+        if locator.startswith(self._prefix):
+            # Following no link is enough to know a size; resolving the whole path takes twenty times as long.
+            path = f"{self._root}/{validated_key(locator.removeprefix(self._prefix))}"
+        else:
+            path = str(self._path(locator))
+        try:
+            return os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise storage_error(error, Path(path)) from error
+
+    async def _stream(self, files: Iterator[tuple[str, os.stat_result]], folder: str) -> AsyncIterator[ListedObject]:
+        def take() -> list[tuple[str, os.stat_result]]:
+            with disk_errors(self._root):
+                return list(islice(files, _PER_HOP))
+
+        while batch := await self._lane.run(take):
+            for key, found in batch:
+                # Giving a file another name changes its ctime, and only that: this is when it came here.
+                came_at = datetime.fromtimestamp(found.st_ctime, UTC)
+                yield ListedObject(f"{self._prefix}{folder}{key}", key, found.st_size, came_at)
+
+    def _quarantine(self, locator: str) -> str:
+        source = self._path(locator)
+        key = source.relative_to(self._root).as_posix()
+        with disk_errors(source):
+            if not source.is_file():
+                raise ObjectMissing(f"{locator} is not in local storage.")
+            key = self._place_in_quarantine(source, key)
+            source.unlink()
+            sync_folder(source.parent)
+            remove_empty_folders(source.parent, self._root)
+        return f"{self._prefix}{QUARANTINE}/{key}"
+
+    def _place_in_quarantine(self, source: Path, key: str) -> str:
+        target = self._root / QUARANTINE / key
+        make_folder(target.parent)
+        try:
+            place(source, target, self._root)
+        except FileExistsError:
+            return self._place_in_quarantine(source, distinct_key(key, uuid4().hex[:6]))
+        return key
+
+    def _delete_quarantined(self, locator: str) -> None:
+        folder = self._root / QUARANTINE
+        prefix = f"{self._prefix}{QUARANTINE}/"
+        if not locator.startswith(prefix):
+            raise InvalidInput(f"{locator[:200]!r} is not in the quarantine.")
+        path = folder / validated_key(locator.removeprefix(prefix))
+        with disk_errors(path):
+            path.unlink(missing_ok=True)
+            remove_empty_folders(path.parent, folder)
+
+
+def _walk(root: Path, folder: str, after: Sequence[str]) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield key and status of the regular files below, folder by folder in the order of their names.
+
+    Args:
+        folder: where below the root; empty, or with a slash at its end.
+        after: the components, below that folder, of the last key that is left out.
+    """
+    first = after[0] if after else ""
+    for entry in _sorted_entries(root / folder):
+        name = entry.name
+        if name < first:
+            continue
+        try:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _walk(root, f"{folder}{name}/", after[1:] if name == first else ())
+            elif entry.is_file(follow_symlinks=False) and (name != first or len(after) > 1):
+                yield f"{folder}{name}", entry.stat(follow_symlinks=False)
+        except FileNotFoundError:  # gone since the folder was read
+            continue
+
+
+def _sorted_entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            shown = [entry for entry in entries if not entry.name.startswith(".") and _is_text(entry.name)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(shown, key=lambda entry: entry.name)
+
+
+def _is_text(name: str) -> bool:
+    return "\\" not in name and not any("\ud800" <= char <= "\udfff" for char in name)

@@ -1,0 +1,197 @@
+"""LocalStore: objects as files below UPLOAD_DIR. The only place that turns a locator into a path."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+from backend.concurrency.lanes import ThreadLane
+from backend.errors import InvalidInput, ObjectExists, ObjectMissing, StorageMisconfigured
+from backend.services.storage.files import (
+    CHUNK_BYTES,
+    disk_errors,
+    make_folder,
+    place,
+    remove_empty_folders,
+    storage_error,
+    sync_folder,
+)
+from backend.services.storage.integrity import Integrity
+from backend.services.storage.keys import validated_key
+from backend.services.storage.port import validated_range
+from backend.services.storage.stores.local.maintenance import LocalUpkeep
+from backend.services.storage.values import Expected, GiveUp, Kind, LocalFile, Move, SpooledFile, StoredObject
+
+_NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+
+
+class LocalStore(LocalUpkeep):
+    """Write-once files in a folder. A locator is the folder as configured, a slash and the key.
+
+    Args:
+        upload_dir: the folder; a relative one is taken from the working directory of now.
+        lane: the threads for disk work.
+    """
+
+    def __init__(self, upload_dir: str, lane: ThreadLane) -> None:
+        self._prefix = upload_dir.rstrip("/") + "/"
+        self._root = Path(upload_dir).absolute()
+        self._lane = lane
+        self._integrity = Integrity()
+
+    @property
+    def name(self) -> str:
+        return "local"
+
+    def owns(self, locator: str) -> bool:
+        return "://" not in locator
+
+    def locator(self, kind: Kind, key: str) -> str:  # noqa: ARG002
+        return self._prefix + validated_key(key)
+
+    def key(self, locator: str) -> str:
+        return self._path(locator).relative_to(self._root).as_posix()
+
+    async def check(self, *, write: bool = True) -> None:
+        await self._lane.run(self._check, write)
+
+    async def put(
+        self,
+        spooled: SpooledFile,
+        *,
+        kind: Kind,
+        key: str,
+        content_type: str,
+        metadata: Mapping[str, object],  # noqa: ARG002  files carry none; it is in the metadata object beside them
+        give_up: GiveUp | None = None,  # noqa: ARG002
+        move: Move | None = None,  # noqa: ARG002  nothing moves into a folder
+    ) -> StoredObject:
+        await self._lane.run(self._place, spooled.path, validated_key(key))
+        return StoredObject(self._prefix + key, self.name, key, kind, spooled.size_bytes, spooled.sha256, content_type)
+
+    async def open(self, locator: str, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
+        validated_range(start, end)
+        file = await self._lane.run(self._open, locator, start)
+        try:
+            while chunk := await self._lane.run(file.read, _next_bytes(file.tell(), end)):
+                yield chunk
+        except OSError as error:
+            raise storage_error(error, Path(locator)) from error
+        finally:
+            file.close()
+
+    async def get_size(self, locator: str) -> int:
+        return (await self._lane.run(self._stat, locator)).st_size
+
+    async def delete(self, locator: str) -> None:
+        await self._lane.run(self._delete, locator)
+
+    async def access(
+        self,
+        locator: str,
+        *,
+        filename: str,  # noqa: ARG002
+        content_type: str,  # noqa: ARG002
+        expected: Expected | None = None,
+    ) -> LocalFile:
+        found = await self._lane.run(self._stat, locator)
+        if expected is not None:
+            await self._lane.run(self._integrity.check, self._path(locator), found, locator, expected)
+        return LocalFile(self._path(locator))
+
+    async def close(self) -> None:
+        return None
+
+    def _check(self, write: bool) -> None:
+        with disk_errors(self._root):
+            make_folder(self._root)
+            if write and not os.access(self._root, os.W_OK):
+                raise PermissionError(13, "Permission denied", str(self._root))
+
+    def _place(self, source: Path, key: str) -> None:
+        target = self._root / key
+        with disk_errors(target):
+            try:
+                self._make_parents_and_place(source, target)
+            except FileExistsError as error:
+                raise ObjectExists(f"{self._prefix}{key} exists already.") from error
+            except OSError:
+                remove_empty_folders(target.parent, self._root)
+                raise
+
+    def _make_parents_and_place(self, source: Path, target: Path, attempts: int = 5) -> None:
+        """Again when a delete at the same moment removes the folders as empty just after they were made."""
+        try:
+            make_folder(target.parent)
+            self._refuse_outside(target.parent)
+            place(source, target, self._root)
+        except FileNotFoundError:
+            if attempts <= 1 or not source.exists():
+                raise
+            self._make_parents_and_place(source, target, attempts - 1)
+
+    def _open(self, locator: str, start: int) -> BinaryIO:
+        path = self._path(locator)
+        try:
+            # Unbuffered: reads are whole chunks already.
+            file = path.open("rb", buffering=0)
+        except _NO_FILE as error:
+            raise _missing(locator) from error
+        except OSError as error:
+            raise storage_error(error, path) from error
+        file.seek(start)
+        return file
+
+    def _stat(self, locator: str) -> os.stat_result:
+        path = self._path(locator)
+        try:
+            if path.is_dir():
+                raise IsADirectoryError(locator)
+            return path.stat()
+        except _NO_FILE as error:
+            raise _missing(locator) from error
+        except OSError as error:
+            raise storage_error(error, path) from error
+
+    def _delete(self, locator: str) -> None:
+        path = self._path(locator)
+        with disk_errors(path):
+            if path.is_dir():
+                return
+            try:
+                path.unlink()
+                sync_folder(path.parent)
+            except _NO_FILE:
+                return
+            remove_empty_folders(path.parent, self._root)
+
+    def _path(self, locator: str) -> Path:
+        """Return where a locator points.
+
+        Raises:
+            InvalidInput: outside UPLOAD_DIR, directly or through a symbolic link, or no object at all.
+        """
+        if not self.owns(locator) or "\0" in locator:
+            raise InvalidInput(f"{locator[:200]!r} is not a local object.")
+        path = self._root / locator.removeprefix(self._prefix)
+        if not locator.startswith(self._prefix):
+            path = Path(locator).absolute()
+        if self._root not in path.parents:
+            raise StorageMisconfigured(f"{locator[:200]!r} is outside UPLOAD_DIR. Was UPLOAD_DIR changed?")
+        validated_key(path.relative_to(self._root).as_posix())
+        self._refuse_outside(path)
+        return path
+
+    def _refuse_outside(self, path: Path) -> None:
+        if not path.resolve().is_relative_to(self._root.resolve()):
+            raise InvalidInput(f"{str(path)[:200]!r} leads out of UPLOAD_DIR.")
+
+
+def _missing(locator: str) -> ObjectMissing:
+    return ObjectMissing(f"{locator} is not in local storage.")
+
+
+def _next_bytes(position: int, end: int | None) -> int:
+    return CHUNK_BYTES if end is None else max(0, min(CHUNK_BYTES, end - position))

@@ -1,0 +1,120 @@
+"""The values that stores, spool and services hand to each other. Frozen; no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from backend.errors import StorageError
+
+Kind = Literal["audio", "transcript", "metadata"]
+
+
+GiveUp = Callable[[], StorageError | None]
+"""Why a save should not go on; None: it should."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A put in the background, of bytes that are safe elsewhere until it is done.
+
+    Attributes:
+        max_bytes_per_s: the rate that a large object keeps to; 0: none.
+    """
+
+    max_bytes_per_s: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SpooledFile:
+    """Bytes that are complete, hashed and fsynced on the local disk, waiting for their final place."""
+
+    path: Path
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """An object in its final place. The locator is the truth about where it is; `key` is the same in every store.
+
+    Attributes:
+        warnings: what did not go as configured.
+        version: the store's own name for this state of the object (an ETag), where it has one.
+        parked: why the store it belongs in refused this one object, so that it stays where it is; None: it may move.
+    """
+
+    locator: str
+    store: str
+    key: str
+    kind: Kind
+    size_bytes: int
+    sha256: str
+    content_type: str
+    warnings: tuple[str, ...] = ()
+    version: str | None = None
+    parked: str | None = None
+
+    def __str__(self) -> str:
+        return self.locator
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a row says of an object, to be held against what the store has.
+
+    Attributes:
+        version: as in `StoredObject`.
+        saved_at: when the row was written.
+    """
+
+    size_bytes: int
+    sha256: str
+    version: str | None = None
+    saved_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """The object may be served from this path."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class PresignedUrl:
+    """The object may be fetched from this URL until it expires. The URL is a secret: do not log it."""
+
+    url: str = field(repr=False)
+    expires_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListedObject:
+    """An object as its store lists it. `modified_at` is when it came to this place."""
+
+    locator: str
+    key: str
+    size_bytes: int
+    modified_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class UnfinishedUpload:
+    """Parts that a store keeps, and bills, until their upload is completed or aborted."""
+
+    locator: str
+    upload_id: str
+    started_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class UploadedPart:
+    """A part that has arrived. `version` is the store's name for its bytes (an ETag)."""
+
+    number: int
+    size_bytes: int
+    version: str

@@ -1,0 +1,1 @@
+"""Resumable and direct uploads."""
