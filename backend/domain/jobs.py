@@ -30,7 +30,7 @@ def overall_progress(stages: Mapping[str, float]) -> float:
 
 
 def seconds_left(elapsed_s: float, progress: float) -> float | None:
-    """How long it will take if it goes on like this; None while nobody can know."""
+    """Estimate the remaining seconds at the present rate; None while there is too little to go by."""
     if progress < 0.02 or elapsed_s <= 0:
         return None
     return round(elapsed_s * (1 - progress) / progress, 1)

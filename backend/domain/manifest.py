@@ -1,8 +1,8 @@
 """The manifest of a conversation: all that its rows hold, as one JSON document beside its objects. Pure; no I/O.
 
-Whoever has a bucket or a folder has the database: `…_metadata.json` is written last, names every other object with its
-size and hash, and repeats what was said. Voices are left out, because they are biometric data and a manifest is
-write-once: whoever asks to be forgotten must not live on in it.
+The bucket or folder alone is enough to rebuild the database: `…_metadata.json` is written last, names every other
+object with its size and hash, and repeats the transcript. Voices are left out: they are biometric data, a manifest is
+write-once, and a person who asks to be erased must not remain in it.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ RESERVED_NAME = re.compile(r"(speaker\s*\d+|unknown)", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class SpeakerIdentity:
-    """What is kept of a speaker besides the numbered `label`; `person_id` is None if nobody was recognised."""
+    """Data kept about a speaker besides the numbered `label`; `person_id` is None if the voice is unknown."""
 
     label: str
     voice: Voice
@@ -57,7 +57,7 @@ def recognise(
 
     Returns:
         label → person, one to one: if several speakers sound like one person, the most similar is that person, and the
-        others stay unknown. Whoever is in doubt is left out. The same input gives the same output.
+        others stay unknown. Doubtful matches are left out. The same input gives the same output.
     """
     size = len(next(iter(voices.values()), ()))
     means = {person: mean for person, prints in people.items() if (mean := _mean(prints, size)) is not None}
