@@ -8,7 +8,8 @@ from datetime import datetime
 from sqlalchemy import delete, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from backend.database.models import Conversation, Job, JobStatus, Participant, SegmentRow, StoredObjectRow
+from backend.database import transcripts
+from backend.database.models import Conversation, Job, JobStatus, StoredObjectRow
 from backend.database.objects import _change
 
 
@@ -34,11 +35,9 @@ async def bury(session: AsyncSession, conversation_id: str, at: datetime) -> boo
     }
     await session.execute(jobs.values(**scrubbed, idempotency_key=None))
     alive = (Conversation.id == conversation_id.replace("\0", "?"), Conversation.deleted_at.is_(None))
-    erased = {"deleted_at": at, "transcript": None, "title": None}
-    if not await _change(session, update(Conversation).where(*alive).values(erased)):
+    if not await _change(session, update(Conversation).where(*alive).values(deleted_at=at, title=None)):
         return False
-    await session.execute(delete(SegmentRow).where(SegmentRow.conversation_id == conversation_id))
-    await session.execute(delete(Participant).where(Participant.conversation_id == conversation_id))
+    await transcripts.erase(session, conversation_id)
     return True
 
 
@@ -48,8 +47,8 @@ async def list_buried(session: AsyncSession, *, after: str, limit: int) -> Seque
     return (await session.execute(query.order_by(Conversation.id).limit(limit))).scalars().all()
 
 
-async def erase(session: AsyncSession, conversation_id: str) -> bool:
-    """Delete all that is left of a conversation with a tombstone.
+async def remove_buried(session: AsyncSession, conversation_id: str) -> bool:
+    """Delete the row of a conversation with a tombstone.
 
     Returns:
         False: not yet, it has objects.

@@ -402,6 +402,6 @@ async def _conversation_of(session: AsyncSession, job: Job) -> Conversation:
 
 async def _forget_conversation(session: AsyncSession, conversation_id: str) -> None:
     try:
-        await session.delete(await conversations.get_conversation(session, conversation_id, lock=True))
+        await conversations.remove(session, await conversations.get_conversation(session, conversation_id, lock=True))
     except NotFound:
         logger.debug("%s was deleted already", conversation_id)

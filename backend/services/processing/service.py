@@ -16,14 +16,14 @@ from pydantic import TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.concurrency.waiting import until_available
-from backend.database import conversations, jobs
+from backend.database import conversations, jobs, transcripts
 from backend.database.models import Conversation, ConversationStatus, Job, JobStatus, StoredObjectRow
 from backend.database.objects import list_objects, locators_of
 from backend.database.session import Database
 from backend.domain.formats import to_text
 from backend.domain.jobs import Superseded, error_to_json
 from backend.domain.manifest import manifest_of
-from backend.domain.voices import SpeakerIdentity
+from backend.domain.voices import SpeakerIdentity, named_speakers, show_labels
 from backend.errors import AppError, InvalidInput, NotFound, ProcessingFailed, StorageError, TooLarge
 from backend.observability.metrics import Metrics
 from backend.services.people.service import PeopleService
@@ -237,25 +237,18 @@ class ProcessingService:
                 raise Superseded(f"Another attempt has job {job.id}.")
             row = await _get_conversation(session, job.conversation_id)
             row.recording_url, row.transcript_url = stored["audio"].locator, stored["transcript"].locator
-            row.transcript = to_text(speech.transcript)
+            row.status, row.completed_at = ConversationStatus.COMPLETED, at
             row.duration_s = round(speech.duration_s, 3)
-            row.language = speech.transcript.language
-            row.speaker_count = len(speech.transcript.speakers)
             row.engines, row.warnings, row.error = speech.engines, warnings or None, None
             rows = await list_objects(session, row.id)
             known, new = {item.locator for item in rows}, {item.locator for item in stored.objects}
             replaced = [item for item in rows if item.locator not in new]
             for item in replaced:
                 await session.delete(item)
-            await conversations.save_result(
-                session,
-                row,
-                speech.transcript,
-                speech.stats,
-                [object_row(row.id, item, at) for item in stored.objects if item.locator not in known],
-                identities=heard.identities,
-                completed_at=at,
-            )
+            session.add_all(object_row(row.id, item, at) for item in stored.objects if item.locator not in known)
+            speakers = named_speakers(speech.stats, heard.identities)
+            said = show_labels(speech.transcript, speakers)
+            await transcripts.write(session, row, said, speakers, heard.identities.values())
         # What an earlier attempt that failed had left: its manifest.
         await self._delete_locators([item.locator for item in replaced])
 
@@ -273,7 +266,7 @@ class ProcessingService:
             if not await jobs.update_attempt(session, job.id, job.attempt, _failed(error) | {"recording": None}):
                 raise Superseded(f"Another attempt has job {job.id}.")
             objects = await list_objects(session, job.conversation_id)
-            await session.delete(await _get_conversation(session, job.conversation_id))
+            await conversations.remove(session, await _get_conversation(session, job.conversation_id))
         await self._delete_locators([item.locator for item in objects])
 
     async def _keep(self, job: Job, recording: SpooledFile, reason: str, now: datetime) -> tuple[StoredObject, ...]:
