@@ -31,8 +31,9 @@ import psycopg
 from backend.config import Settings
 from backend.database import transcripts
 from backend.database.migrate import migrate
-from backend.database.models import Conversation, ConversationStatus, Job, JobStatus
+from backend.database.models import Conversation, ConversationStatus, Job
 from backend.database.session import Database
+from backend.domain.job_states import JobStatus
 from backend.domain.transcript import Segment, SpeakerStats, Transcript, Word
 from backend.domain.voices import named_speakers
 from backend.services.jobs.runner import ALL_QUEUES

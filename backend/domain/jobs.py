@@ -9,8 +9,6 @@ from backend import errors
 STAGE_WEIGHTS: Mapping[str, float] = {"decode": 3, "diarize": 52, "transcribe": 42, "store": 3}
 """Shares of a job's time, measured with the embedded engines on two cores (docs/BENCHMARKS.md)."""
 
-MAX_CRASHES = 3
-
 
 class Superseded(Exception):
     """Another attempt, a cancellation or a deletion owns the job now: whatever this one has is not wanted any more."""
