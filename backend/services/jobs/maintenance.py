@@ -1,4 +1,4 @@
-"""What is done about jobs now and then: queue what got lost, forget what is over, delete what nobody needs."""
+"""Periodic care of jobs: queue lost ones, forget ended ones, delete recordings that no job needs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from backend.services.storage import StorageService
 logger = logging.getLogger(__name__)
 
 SETTLED_AFTER_S = 10.0
-"""So long after a recording came, a commit that was on its way is there or is not."""
+"""After this time, the commit that followed a recording's arrival has succeeded or failed."""
 
 
 class JobMaintenance:
@@ -50,7 +50,7 @@ class JobMaintenance:
             waiting = {job.id: job for job in await jobs.list_waiting(session, before, 500)}
         states = await self._durable.states([*waiting])
         async with self._database.transaction() as session:
-            # Later than the states: whoever runs a workflow by then has been registered before it began.
+            # Read after the states: a process that runs a workflow by then was registered before it began.
             alive = {worker.id for worker in await workers.list_workers(session)}
         lost = 0
         for job_id, job in waiting.items():

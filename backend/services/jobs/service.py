@@ -242,7 +242,6 @@ class JobService:
                 return job
             if job.status in ENDED:
                 raise Conflict(f"The job has {job.status} already; delete its conversation instead.")
-            recording = job.recording
             await jobs.cancel(session, job.id, at=datetime.now(UTC))
             locators = await objects.locators_of(session, job.conversation_id)
             await _forget_conversation(session, job.conversation_id)
@@ -252,8 +251,7 @@ class JobService:
         except DatabaseUnavailable as error:
             # Its row says so, and the process that has it or takes it looks there.
             logger.warning("job %s is cancelled, but stays in its queue for now: %s", job_id, error)
-        if recording is not None:
-            await self._storage.accepted.remove(job_id)
+        await self._storage.accepted.remove(job_id)
         for locator in locators:
             await self._storage.delete(locator)
         self.notify_ended(job_id)

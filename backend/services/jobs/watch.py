@@ -1,4 +1,4 @@
-"""Tells whoever waits for jobs when something about them changes: one question to the database for all who wait."""
+"""Wakes the callers that wait for jobs when a job changes, with one query for all of them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ logger = logging.getLogger(__name__)
 
 POLL_S = 0.5
 PLACE_EVERY_LOOKS = 5
-"""How often whoever waits for a job that waits itself looks at its place in the queue."""
+"""The place of a waiting job changes without its row, so its callers are woken at every fifth look."""
 
 
 class JobWatch:
-    """Works while its context is open, and asks nothing while nobody waits."""
+    """Works while its context is open, and asks nothing while no caller waits."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -64,7 +64,7 @@ class JobWatch:
             async with self._database.transaction() as session:
                 found = await jobs.list_seen(session, [*self._waiting])
         except DatabaseUnavailable as error:
-            logger.warning("whoever waits for a job learns it from the database: %s", error)
+            logger.warning("callers that wait for a job are woken to ask the database: %s", error)
             found = {}
         for job_id, waiters in [*self._waiting.items()]:
             now = found.get(job_id)
