@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from backend.database import conversations
+from backend.database import conversations, objects
 from backend.database.models import Conversation, ConversationStatus, StoredObjectRow
-from backend.database.objects import list_objects
 from backend.database.session import Database
-from backend.errors import Conflict, NotFound, ObjectMissing
-from backend.services.storage import Expected, LocalFile, PresignedUrl, StorageService
+from backend.errors import Conflict, ObjectMissing
+from backend.services.storage import LocalFile, PresignedUrl, StorageService
 
 
 class ConversationService:
@@ -65,14 +64,12 @@ class ConversationService:
     async def _find_audio(self, conversation_id: str) -> tuple[Conversation, StoredObjectRow]:
         async with self._database.transaction() as session:
             conversation = await conversations.get_conversation(session, conversation_id)
-            objects = await list_objects(session, conversation_id)
-        audio = next((item for item in objects if item.kind == "audio"), None)
-        if audio is None:
-            raise NotFound("This conversation has no stored recording.")
-        return conversation, audio
+            return conversation, await objects.get_audio(session, conversation_id)
 
     async def _access(self, conversation: Conversation, audio: StoredObjectRow) -> LocalFile | PresignedUrl:
-        expected = Expected(audio.size_bytes, audio.sha256, audio.version, audio.created_at)
         return await self._storage.access(
-            audio.locator, filename=conversation.filename, content_type=audio.content_type, expected=expected
+            audio.locator,
+            filename=conversation.filename,
+            content_type=audio.content_type,
+            expected=objects.expected_of(audio),
         )

@@ -28,7 +28,7 @@ from backend.errors import Conflict, DatabaseUnavailable, InvalidInput, NotFound
 from backend.observability.metrics import Metrics
 from backend.services.jobs.durable import DurableEngine
 from backend.services.jobs.watch import JobWatch
-from backend.services.processing.service import OPTIONS, ProcessOptions, object_row
+from backend.services.processing.service import OPTIONS, ProcessOptions
 from backend.services.speech.pipeline import SpeechPipeline
 from backend.services.speech.values import StageProgress, ignore_progress
 from backend.services.storage import SpooledFile, StorageService, StoredObject
@@ -331,7 +331,7 @@ class JobService:
             session.add_all((conversation, job))
             if stored:
                 await session.flush()
-                session.add(object_row(job.conversation_id, stored, job.created_at))
+                session.add(objects.row_of(stored, job.conversation_id, job.created_at))
 
     async def _is_unknown(self, job_id: str, error: BaseException) -> bool:
         """Whether a job was certainly not written. A commit that the database did not answer may still take effect."""

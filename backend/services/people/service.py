@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from backend.database import conversations
 from backend.database.models import Conversation, ConversationStatus, Participant, Person, VoicePrint
 from backend.database.people import (
+    delete_person,
     delete_voices,
     delete_voices_of,
     find_participant_voice,
@@ -114,7 +115,7 @@ class PeopleService:
         async with self._database.transaction() as session:
             person = await self._get_to_forget(session, person_id)
             await self._erase(session, person)
-            await session.delete(person)
+            await delete_person(session, person)
 
     async def delete_voice(self, person_id: str) -> None:
         """Forget how a person sounds, and keep the name. Also possible while known voices are off.

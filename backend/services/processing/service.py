@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -16,9 +16,8 @@ from pydantic import TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.concurrency.waiting import until_available
-from backend.database import conversations, jobs, transcripts
-from backend.database.models import Conversation, ConversationStatus, Job, JobStatus, StoredObjectRow
-from backend.database.objects import list_objects, locators_of
+from backend.database import conversations, jobs, objects, transcripts
+from backend.database.models import Conversation, ConversationStatus, Job, JobStatus
 from backend.database.session import Database
 from backend.domain.formats import to_text
 from backend.domain.jobs import Superseded, error_to_json
@@ -184,8 +183,7 @@ class ProcessingService:
         )
 
         async def save_manifest() -> StoredObject:
-            objects = await asyncio.gather(audio, transcript)
-            document = _manifest(conversation, heard, objects)
+            document = _manifest(conversation, heard, await asyncio.gather(audio, transcript))
             return await self._storage.save_metadata(
                 document, conversation.id, filename=job.filename, at=at, attempt=attempt
             )
@@ -203,18 +201,9 @@ class ProcessingService:
     ) -> StoredObject:
         """The recording's object: the one it already has if it was stored on arrival or by an attempt that failed."""
         async with self._database.transaction() as session:
-            rows = await list_objects(session, job.conversation_id)
-        if found := next((row for row in rows if row.kind == "audio"), None):
-            return StoredObject(
-                found.locator,
-                found.store,
-                self._storage.key(found.locator),
-                "audio",
-                found.size_bytes,
-                found.sha256,
-                found.content_type,
-                version=found.version,
-            )
+            found = await objects.find_audio(session, job.conversation_id)
+        if found:
+            return objects.stored_of(found, self._storage.key(found.locator))
         return await self._storage.save_audio_file(
             recording,
             job.conversation_id,
@@ -240,17 +229,12 @@ class ProcessingService:
             row.status, row.completed_at = ConversationStatus.COMPLETED, at
             row.duration_s = round(speech.duration_s, 3)
             row.engines, row.warnings, row.error = speech.engines, warnings or None, None
-            rows = await list_objects(session, row.id)
-            known, new = {item.locator for item in rows}, {item.locator for item in stored.objects}
-            replaced = [item for item in rows if item.locator not in new]
-            for item in replaced:
-                await session.delete(item)
-            session.add_all(object_row(row.id, item, at) for item in stored.objects if item.locator not in known)
+            replaced = await objects.replace_objects(session, row.id, stored.objects, at)
             speakers = named_speakers(speech.stats, heard.identities)
             said = show_labels(speech.transcript, speakers)
             await transcripts.write(session, row, said, speakers, heard.identities.values())
         # What an earlier attempt that failed had left: its manifest.
-        await self._delete_locators([item.locator for item in replaced])
+        await self._delete_locators(replaced)
 
     async def _clean_up_after_cancellation(self, job: Job, stored: Stored) -> None:
         """What was saved for a conversation that nobody wants any more. Another attempt's objects may be the same."""
@@ -265,9 +249,9 @@ class ProcessingService:
         async with self._database.transaction() as session:
             if not await jobs.update_attempt(session, job.id, job.attempt, _failed(error) | {"recording": None}):
                 raise Superseded(f"Another attempt has job {job.id}.")
-            objects = await list_objects(session, job.conversation_id)
+            locators = await objects.locators_of(session, job.conversation_id)
             await conversations.remove(session, await _get_conversation(session, job.conversation_id))
-        await self._delete_locators([item.locator for item in objects])
+        await self._delete_locators(locators)
 
     async def _keep(self, job: Job, recording: SpooledFile, reason: str, now: datetime) -> tuple[StoredObject, ...]:
         """Store a recording that could not be processed, and its manifest.
@@ -300,9 +284,8 @@ class ProcessingService:
                 raise Superseded(f"Another attempt has job {job.id}.")
             row = await _get_conversation(session, job.conversation_id)
             row.status, row.error, row.completed_at = ConversationStatus.FAILED, reason, now
-            known = {item.locator for item in await list_objects(session, row.id)}
             row.recording_url = kept[0].locator if kept else row.recording_url
-            session.add_all(object_row(row.id, item, now) for item in kept if item.locator not in known)
+            await objects.add_objects(session, row.id, kept, now)
 
     async def _get_conversation(self, job: Job) -> Conversation:
         async with self._database.transaction() as session:
@@ -311,7 +294,7 @@ class ProcessingService:
     async def _delete_earlier_attempts(self, job: Job, at: datetime) -> None:
         """What attempts left whose process died between saving and noting that they had saved."""
         async with self._database.transaction() as session:
-            keep = await locators_of(session, job.conversation_id)
+            keep = await objects.locators_of(session, job.conversation_id)
         for attempt in range(1, job.attempt):
             try:
                 await self._storage.delete_attempt(job.conversation_id, job.filename, at, attempt, keep)
@@ -325,10 +308,10 @@ class ProcessingService:
             DatabaseUnavailable: then nothing is deleted.
         """
         async with self._database.transaction() as session:
-            named = await locators_of(session, job.conversation_id)
+            named = await objects.locators_of(session, job.conversation_id)
         await self._delete_locators([item.locator for item in stored if item.locator not in named])
 
-    async def _delete_locators(self, locators: Sequence[str]) -> None:
+    async def _delete_locators(self, locators: Collection[str]) -> None:
         for locator in locators:
             try:
                 await self._storage.delete(locator)
@@ -385,20 +368,4 @@ def _manifest(conversation: Conversation, heard: Attributed, objects: Sequence[S
         media=media,
         warnings=tuple(_warnings(speech, objects)),
         error=None,
-    )
-
-
-def object_row(conversation_id: str, item: StoredObject, at: datetime) -> StoredObjectRow:
-    """Where a stored object is, for the database."""
-    return StoredObjectRow(
-        conversation_id=conversation_id,
-        kind=item.kind,
-        store=item.store,
-        locator=item.locator,
-        size_bytes=item.size_bytes,
-        sha256=item.sha256,
-        content_type=item.content_type,
-        version=item.version,
-        parked=item.parked,
-        created_at=at,
     )
