@@ -9,8 +9,9 @@ from sqlalchemy import delete, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.database import transcripts
-from backend.database.models import Conversation, Job, JobStatus, StoredObjectRow
+from backend.database.models import Conversation, Job, StoredObjectRow
 from backend.database.objects import _change
+from backend.domain.job_states import JobStatus
 
 
 async def bury(session: AsyncSession, conversation_id: str, at: datetime) -> bool:

@@ -9,7 +9,8 @@ from typing import Any, cast
 from sqlalchemy import CursorResult, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from backend.database.models import Conversation, Job, JobStatus, Worker
+from backend.database.models import Conversation, Job, Worker
+from backend.domain.job_states import JobStatus
 from backend.errors import NotFound
 
 ENDED = (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
@@ -140,10 +141,6 @@ async def list_orphaned(session: AsyncSession) -> Sequence[Job]:
 
 Seen = tuple[str, str | None, float, int]
 """What of a job changes while it waits and runs: status, stage, progress, attempt."""
-
-
-def seen(job: Job) -> Seen:
-    return job.status, job.stage, job.progress, job.attempt
 
 
 async def list_seen(session: AsyncSession, job_ids: Sequence[str]) -> dict[str, Seen]:

@@ -12,14 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.database import objects, transcripts
 from backend.database.conversations import get_conversation, remove
-from backend.database.models import (
-    Conversation,
-    ConversationStatus,
-    Job,
-    StoredObjectRow,
-    UploadRow,
-)
+from backend.database.models import Conversation, Job, StoredObjectRow, UploadRow
 from backend.domain.manifest import Manifest
+from backend.domain.states.conversations import ConversationStatus
 from backend.errors import Conflict, NotFound
 
 Columns = tuple[int, str, str, str, str, int, str, str | None]

@@ -15,9 +15,10 @@ from uuid import uuid4
 from sqlalchemy import select
 
 from backend.database.migrate import migrate
-from backend.database.models import Conversation, ConversationStatus, Participant, SegmentRow, StoredObjectRow
+from backend.database.models import Conversation, Participant, SegmentRow, StoredObjectRow
 from backend.database.objects import row_of
 from backend.database.session import Database
+from backend.domain.states.conversations import ConversationStatus
 from backend.errors import ObjectMissing
 from backend.observability.metrics import Metrics
 from backend.services.conversations.deletion import DeletionService

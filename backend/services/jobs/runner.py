@@ -17,10 +17,12 @@ from backend.concurrency.rounds import Rounds
 from backend.concurrency.waiting import until_available
 from backend.database import conversations, jobs
 from backend.database.jobs import ENDED
-from backend.database.models import ConversationStatus, Job, JobStatus
+from backend.database.models import Job
 from backend.database.session import Database, database_errors
 from backend.database.workers import delete_worker, list_workers, read_clock
+from backend.domain.job_states import JobStatus
 from backend.domain.jobs import MAX_CRASHES, Superseded, error_to_json
+from backend.domain.states.conversations import ConversationStatus
 from backend.errors import DatabaseUnavailable, NotFound, ProcessingFailed, StorageMisconfigured
 from backend.observability.logs import log_context
 from backend.observability.tracing import span

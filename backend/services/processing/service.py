@@ -17,11 +17,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.concurrency.waiting import until_available
 from backend.database import conversations, jobs, objects, transcripts
-from backend.database.models import Conversation, ConversationStatus, Job, JobStatus
+from backend.database.models import Conversation, Job
 from backend.database.session import Database
 from backend.domain.formats import to_text
+from backend.domain.job_states import JobStatus
 from backend.domain.jobs import Superseded, error_to_json
 from backend.domain.manifest import manifest_of
+from backend.domain.states.conversations import ConversationStatus
 from backend.domain.voices import SpeakerIdentity, named_speakers, show_labels
 from backend.errors import AppError, InvalidInput, NotFound, ProcessingFailed, StorageError, TooLarge
 from backend.observability.metrics import Metrics
