@@ -31,13 +31,15 @@ import psycopg
 from backend.config import Settings
 from backend.database import transcripts
 from backend.database.migrate import migrate
-from backend.database.models import Conversation, ConversationStatus, Job
+from backend.database.models import Conversation, Job
 from backend.database.session import Database
 from backend.domain.job_states import JobStatus
+from backend.domain.states.conversations import ConversationStatus
 from backend.domain.transcript import Segment, SpeakerStats, Transcript, Word
 from backend.domain.voices import named_speakers
 from backend.services.jobs.runner import ALL_QUEUES
 from backend.services.jobs.service import QUEUES, ReceivedRecording, Submission
+from backend.services.jobs.views import JobView
 from backend.services.processing.service import ProcessOptions
 from backend.services.speech.steps import DirectSteps
 from backend.services.storage import StorageConfig
@@ -256,7 +258,7 @@ async def opened(url: str, folder: Path, listen: tuple[str, ...], *, at_once: in
         yield services
 
 
-async def submit(services: Services, sound: bytes, how: Submission) -> Job:
+async def submit(services: Services, sound: bytes, how: Submission) -> JobView:
     async def chunks() -> AsyncIterator[bytes]:
         yield sound
 

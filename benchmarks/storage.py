@@ -27,8 +27,9 @@ from boto3.s3.transfer import TransferConfig
 from sqlalchemy import insert
 
 from backend.database.migrate import migrate
-from backend.database.models import Conversation, ConversationStatus, StoredObjectRow
+from backend.database.models import Conversation, StoredObjectRow
 from backend.database.session import Database
+from backend.domain.states.conversations import ConversationStatus
 from backend.observability.metrics import Metrics
 from backend.services.lifecycle.drain import DrainService
 from backend.services.reconciliation import ReconciliationService, Scope

@@ -179,7 +179,7 @@ async def _process_all(settings: Settings, files: list[Path], form: dict[str, ob
                 failed += 1
                 print(f"{path}: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
                 continue
-            _print_result(ProcessResponse.from_row(*done), as_json)
+            _print_result(ProcessResponse.from_result(*done), as_json)
     return failed
 
 

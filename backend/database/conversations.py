@@ -9,7 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
 from backend.database import transcripts
-from backend.database.models import Conversation, ConversationStatus, SegmentRow
+from backend.database.models import Conversation, SegmentRow
+from backend.domain.states.conversations import ConversationStatus
 from backend.errors import NotFound
 
 

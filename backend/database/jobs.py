@@ -275,10 +275,6 @@ Seen = tuple[str, str | None, float, int]
 """What of a job changes while it waits and runs: status, stage, progress, attempt."""
 
 
-def seen(job: Job) -> Seen:
-    return job.status, job.stage, job.progress, job.attempt
-
-
 async def list_seen(session: AsyncSession, job_ids: Sequence[str]) -> dict[str, Seen]:
     """How these jobs are now; any number of them."""
     found: dict[str, Seen] = {}

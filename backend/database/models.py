@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import struct
 from datetime import UTC, datetime
-from enum import StrEnum
 
 from sqlalchemy import (
     JSON,
@@ -26,6 +25,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
 from backend.domain.job_states import JobStatus
+from backend.domain.states.conversations import ConversationStatus
+from backend.domain.states.webhooks import DeliveryStatus
 
 NAMING = {
     "ix": "ix_%(column_0_label)s",
@@ -33,18 +34,6 @@ NAMING = {
     "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
     "pk": "pk_%(table_name)s",
 }
-
-
-class ConversationStatus(StrEnum):
-    PROCESSING = "processing"
-    COMPLETED = "completed"
-    FAILED = "failed"
-
-
-class DeliveryStatus(StrEnum):
-    PENDING = "pending"
-    DELIVERED = "delivered"
-    FAILED = "failed"
 
 
 class UtcDateTime(TypeDecorator[datetime]):

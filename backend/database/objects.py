@@ -1,5 +1,8 @@
-"""Queries about stored objects on the move, and about conversations being deleted. Each works in the caller's
-transaction, and each change says what it expects to find: SQLite locks nothing for a reader."""
+"""Stored objects: rows into values and back, and every query about them but those of a reconciliation.
+
+Each function works in the caller's transaction, and each change says what it expects to find: SQLite locks nothing for
+a reader.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,9 @@ from typing import Any, cast
 from sqlalchemy import CursorResult, Executable, Select, case, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from backend.database.models import (
-    Conversation,
-    StoredObjectRow,
-)
+from backend.database.models import Conversation, StoredObjectRow
+from backend.domain.objects import Expected, ObjectKind, StoredObject
+from backend.errors import NotFound
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,86 @@ class LocalObjects:
     bytes: int
     parked: int
     oldest_at: datetime | None
+
+
+def row_of(stored: StoredObject, conversation_id: str, at: datetime) -> StoredObjectRow:
+    """Return a new row for an object that was stored at an instant."""
+    return StoredObjectRow(
+        conversation_id=conversation_id,
+        kind=stored.kind,
+        store=stored.store,
+        locator=stored.locator,
+        size_bytes=stored.size_bytes,
+        sha256=stored.sha256,
+        content_type=stored.content_type,
+        version=stored.version,
+        parked=stored.parked,
+        created_at=at,
+    )
+
+
+def stored_of(row: StoredObjectRow, key: str) -> StoredObject:
+    """Return the object that a row describes. Its key is in its locator, which only its store can read."""
+    return StoredObject(
+        row.locator,
+        row.store,
+        key,
+        cast("ObjectKind", row.kind),
+        row.size_bytes,
+        row.sha256,
+        row.content_type,
+        version=row.version,
+        parked=row.parked,
+    )
+
+
+def expected_of(row: StoredObjectRow) -> Expected:
+    """Return what the bytes of a row's object are compared with."""
+    return Expected(row.size_bytes, row.sha256, row.version, row.created_at)
+
+
+async def find_audio(session: AsyncSession, conversation_id: str) -> StoredObjectRow | None:
+    """The row of a conversation's recording; None while there is none."""
+    wanted = (StoredObjectRow.conversation_id == conversation_id, StoredObjectRow.kind == "audio")
+    query = select(StoredObjectRow).where(*wanted).order_by(StoredObjectRow.id).limit(1)
+    return (await session.execute(query)).scalar_one_or_none()
+
+
+async def get_audio(session: AsyncSession, conversation_id: str) -> StoredObjectRow:
+    """The row of a conversation's recording.
+
+    Raises:
+        NotFound: it has no recording.
+    """
+    found = await find_audio(session, conversation_id)
+    if found is None:
+        raise NotFound("This conversation has no stored recording.")
+    return found
+
+
+async def replace_objects(
+    session: AsyncSession, conversation_id: str, objects: Sequence[StoredObject], at: datetime
+) -> Sequence[str]:
+    """Let the rows of a conversation name exactly these objects; rows that name one of them stay.
+
+    Returns:
+        The locators that no row names any more.
+    """
+    rows = {row.locator: row for row in await list_objects(session, conversation_id)}
+    kept = {item.locator for item in objects}
+    replaced = [locator for locator in rows if locator not in kept]
+    for locator in replaced:
+        await session.delete(rows[locator])
+    session.add_all(row_of(item, conversation_id, at) for item in objects if item.locator not in rows)
+    return replaced
+
+
+async def add_objects(
+    session: AsyncSession, conversation_id: str, objects: Sequence[StoredObject], at: datetime
+) -> None:
+    """Add a row for each of these objects that has none."""
+    known = await locators_of(session, conversation_id)
+    session.add_all(row_of(item, conversation_id, at) for item in objects if item.locator not in known)
 
 
 async def list_local(session: AsyncSession, *, after: int, limit: int) -> Sequence[StoredObjectRow]:

@@ -31,6 +31,11 @@ async def get_person(session: AsyncSession, person_id: str, *, lock: bool = Fals
     return found
 
 
+async def delete_person(session: AsyncSession, person: Person) -> None:
+    """Delete a person and their prints."""
+    await session.delete(person)
+
+
 async def list_people(session: AsyncSession, *, limit: int, offset: int) -> tuple[Sequence[Person], int]:
     """A page of people with their prints, by name, and how many there are in all."""
     total = (await session.execute(select(func.count()).select_from(Person))).scalar_one()

@@ -10,16 +10,11 @@ from datetime import datetime
 from sqlalchemy import Result, Select, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from backend.database import transcripts
+from backend.database import objects, transcripts
 from backend.database.conversations import get_conversation, remove
-from backend.database.models import (
-    Conversation,
-    ConversationStatus,
-    Job,
-    StoredObjectRow,
-    UploadRow,
-)
+from backend.database.models import Conversation, Job, StoredObjectRow, UploadRow
 from backend.domain.manifest import Manifest
+from backend.domain.states.conversations import ConversationStatus
 from backend.errors import Conflict, NotFound
 
 Columns = tuple[int, str, str, str, str, int, str, str | None]
@@ -128,6 +123,20 @@ async def set_parked(session: AsyncSession, record: ObjectRecord, reason: str | 
     await session.execute(update(StoredObjectRow).where(*here).values(parked=reason))
 
 
+async def point_to(session: AsyncSession, record: ObjectRecord, *, store: str, locator: str) -> None:
+    """Say that an object is in another place than its record says.
+
+    Raises:
+        Conflict: it moved, or its conversation is being deleted.
+    """
+    row = await session.get(StoredObjectRow, record.id)
+    if row is None or row.locator != record.locator:
+        raise Conflict(f"{record.locator} moved at this moment.")
+    session.expunge(row)  # `switch` compares with the row as it was before
+    if not await objects.switch(session, row, store=store, locator=locator, version=None):
+        raise Conflict(f"{record.conversation_id} is being deleted.")
+
+
 async def attach(session: AsyncSession, row: StoredObjectRow) -> None:
     """Give a conversation an object of a kind that it has none of.
 
@@ -149,7 +158,7 @@ async def attach(session: AsyncSession, row: StoredObjectRow) -> None:
         conversation.transcript_url = row.locator
 
 
-async def insert_conversation(session: AsyncSession, manifest: Manifest, objects: Sequence[StoredObjectRow]) -> bool:
+async def insert_conversation(session: AsyncSession, manifest: Manifest, rows: Sequence[StoredObjectRow]) -> bool:
     """Write all rows of a conversation from its manifest, in place of a failed one that has no object.
 
     Returns:
@@ -163,11 +172,11 @@ async def insert_conversation(session: AsyncSession, manifest: Manifest, objects
         if manifest.status != "completed" or not failed or await list_records_of(session, [conversation_id]):
             return False
         await remove(session, existing)
-    conversation = _conversation(manifest, {row.kind: row.locator for row in objects})
+    conversation = _conversation(manifest, {row.kind: row.locator for row in rows})
     session.add(conversation)
     if (transcript := manifest.transcript) is not None:
         await transcripts.write(session, conversation, transcript, manifest.speakers)
-    session.add_all(objects)
+    session.add_all(rows)
     await session.flush()
     return True
 

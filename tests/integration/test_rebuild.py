@@ -12,9 +12,10 @@ import pytest
 import sqlalchemy as sa
 
 from backend.database.migrate import migrate
-from backend.database.models import Conversation, ConversationStatus
+from backend.database.models import Conversation
 from backend.database.session import Database
 from backend.domain.manifest import manifest_of
+from backend.domain.states.conversations import ConversationStatus
 from backend.services.reconciliation import RebuildReport, ReconciliationService, Scope
 from backend.services.storage import StorageConfig, StorageService
 from backend.wiring.services import Services

@@ -16,13 +16,13 @@ import sqlalchemy as sa
 from backend.config import Settings
 from backend.database.migrate import migrate
 from backend.database.models import Conversation, Job, StoredObjectRow
+from backend.database.objects import row_of
 from backend.database.session import Database
 from backend.errors import ObjectMissing, ProcessingFailed, StorageUnavailable
 from backend.main import create_app
 from backend.services.jobs import recording as recordings
 from backend.services.jobs.recording import OutOfReach, Recordings
 from backend.services.jobs.runner import ALL_QUEUES
-from backend.services.processing.rows import object_row
 from backend.services.speech.pipeline import SpeechPipeline
 from backend.services.storage import StorageConfig, StorageService
 from backend.services.storage.stores.memory import MemoryStore
@@ -152,7 +152,7 @@ class Town:
         async with self.database.transaction() as session:
             session.add_all((conversation, job))
             await session.flush()
-            session.add(object_row("conv_1", stored, now))
+            session.add(row_of(stored, "conv_1", now))
         return job
 
     async def read(self, job: Job) -> bytes:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from backend.database.models import Conversation, ConversationStatus, Job, StoredObjectRow, UploadRow
+from backend.database.models import Conversation, Job, StoredObjectRow, UploadRow
+from backend.domain.states.conversations import ConversationStatus
 from backend.errors import InvalidInput
 from backend.services.reconciliation import Bounds, Grace, ReconciliationService, Scope, VerifyReport
 from backend.services.storage import StorageService

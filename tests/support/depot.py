@@ -15,13 +15,15 @@ from uuid import uuid4
 from sqlalchemy import select
 
 from backend.database.migrate import migrate
-from backend.database.models import Conversation, ConversationStatus, Participant, SegmentRow, StoredObjectRow
+from backend.database.models import Conversation, Participant, SegmentRow, StoredObjectRow
+from backend.database.objects import row_of
 from backend.database.session import Database
+from backend.domain.states.conversations import ConversationStatus
 from backend.errors import ObjectMissing
 from backend.observability.metrics import Metrics
 from backend.services.conversations.deletion import DeletionService
 from backend.services.lifecycle.drain import DrainService
-from backend.services.storage import StorageConfig, StorageService, StoredObject
+from backend.services.storage import StorageConfig, StorageService
 from tests.contracts.store_contract import read
 
 AT = datetime(2026, 1, 15, 23, 30, tzinfo=UTC)
@@ -70,7 +72,7 @@ class Depot:
             await session.flush()
             segment = SegmentRow(participant=participant, position=0, start_s=0.0, end_s=1.0, text="text")
             segment.conversation_id = conversation_id
-            session.add_all([segment, *(row_of(conversation_id, item) for item in stored)])
+            session.add_all([segment, *(row_of(item, conversation_id, AT) for item in stored)])
         return conversation_id
 
     async def rows(self, conversation_id: str | None = None) -> list[StoredObjectRow]:
@@ -131,19 +133,6 @@ async def until(done: Callable[[], Awaitable[bool]], limit_s: float = 10) -> Non
     while not await done():
         assert time.monotonic() < deadline, "it did not come about"
         await asyncio.sleep(0.05)
-
-
-def row_of(conversation_id: str, item: StoredObject) -> StoredObjectRow:
-    return StoredObjectRow(
-        conversation_id=conversation_id,
-        kind=item.kind,
-        store=item.store,
-        locator=item.locator,
-        size_bytes=item.size_bytes,
-        sha256=item.sha256,
-        content_type=item.content_type,
-        created_at=AT,
-    )
 
 
 def files_in(folder: Path) -> list[str]:

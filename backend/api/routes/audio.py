@@ -84,8 +84,8 @@ async def process_audio(
             job = await services.jobs.submit(upload, fields.to_options(), how)
     if respond_async or (prefer and _RESPOND_ASYNC.search(prefer)):
         headers = {"Location": f"/jobs/{job.id}", "Preference-Applied": "respond-async"}
-        return JSONResponse(JobOut.from_row(job).model_dump(mode="json"), 202, headers)
-    return ProcessResponse.from_row(*await services.jobs.result(await services.jobs.wait(job.id)))
+        return JSONResponse(JobOut.from_job(job).model_dump(mode="json"), 202, headers)
+    return ProcessResponse.from_result(*await services.jobs.result(await services.jobs.wait(job.id)))
 
 
 @router.get("/storage-info", summary="Where recordings are stored right now", responses=problem_responses(500))

@@ -13,7 +13,7 @@ from backend.api.responses.recording import _Recording, _repr_digest
 from backend.api.responses.transcript import MEDIA_TYPES, RENDER, TranscriptFormat, _negotiate
 from backend.api.schemas.conversations import ConversationDetail, ConversationPage, DeletionOut
 from backend.api.schemas.transcripts import TranscriptOut
-from backend.database.models import ConversationStatus
+from backend.domain.states.conversations import ConversationStatus
 from backend.services.storage import PresignedUrl
 
 router = APIRouter(prefix="/conversations", tags=["conversations"])
@@ -32,13 +32,13 @@ async def list_conversations(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     offset: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0,
 ) -> ConversationPage:
-    rows, total = await services.conversations.list(status=status, limit=limit, offset=offset)
-    return ConversationPage.from_rows(rows, total, limit, offset)
+    found, total = await services.conversations.list(status=status, limit=limit, offset=offset)
+    return ConversationPage.from_views(found, total, limit, offset)
 
 
 @router.get("/{conversation_id}", summary="One conversation with its transcript", responses=problem_responses(404, 503))
 async def get_conversation(conversation_id: str, services: ServicesDep) -> ConversationDetail:
-    return ConversationDetail.from_row(await services.conversations.get(conversation_id))
+    return ConversationDetail.from_view(await services.conversations.get(conversation_id))
 
 
 @router.head("/{conversation_id}/transcript", include_in_schema=False)

@@ -11,9 +11,8 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from backend.api.dependencies import ServicesDep
 from backend.api.problems import problem_responses
 from backend.api.schemas.jobs import JobOut, JobPage
-from backend.database.models import Job
 from backend.domain.job_states import JobStatus
-from backend.services.jobs.service import JobState
+from backend.services.jobs.views import JobView
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -33,13 +32,13 @@ async def list_jobs(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     offset: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0,
 ) -> JobPage:
-    rows, total = await services.jobs.list(status=status, limit=limit, offset=offset)
-    return JobPage.from_rows(rows, total, limit, offset)
+    found, total = await services.jobs.list(status=status, limit=limit, offset=offset)
+    return JobPage.from_jobs(found, total, limit, offset)
 
 
 @router.get("/{job_id}", summary="How far a job is", responses=problem_responses(404, 503))
 async def get_job(job_id: str, services: ServicesDep) -> JobOut:
-    return JobOut.from_state(await services.jobs.get(job_id))
+    return JobOut.from_job(await services.jobs.get(job_id))
 
 
 @router.get(
@@ -58,12 +57,12 @@ async def follow_job(
 
     The stream ends with the job. Whoever reconnects with `Last-Event-ID` is told only what has changed since.
     """
-    async for state in services.jobs.follow(job_id):
-        event_id = _event_id(state)
+    async for job in services.jobs.follow(job_id):
+        event_id = _event_id(job)
         if event_id != last_event_id:
             yield ServerSentEvent(
-                data=JobOut.from_state(state).model_dump(mode="json"),
-                event=EVENTS.get(JobStatus(state.job.status), str(state.job.status)),
+                data=JobOut.from_job(job).model_dump(mode="json"),
+                event=EVENTS.get(job.status, str(job.status)),
                 id=event_id,
                 retry=RECONNECT_MS,
             )
@@ -72,7 +71,7 @@ async def follow_job(
 @router.delete("/{job_id}", summary="Cancel a job and forget its recording", responses=problem_responses(404, 409, 503))
 async def cancel_job(job_id: str, services: ServicesDep) -> JobOut:
     """It stops within two seconds, also in the middle of a transcription. One that is cancelled already stays so."""
-    return JobOut.from_row(await services.jobs.cancel(job_id))
+    return JobOut.from_job(await services.jobs.cancel(job_id))
 
 
 @router.post(
@@ -82,10 +81,9 @@ async def cancel_job(job_id: str, services: ServicesDep) -> JobOut:
     responses=problem_responses(404, 409, 503),
 )
 async def retry_job(job_id: str, services: ServicesDep) -> JobOut:
-    return JobOut.from_row(await services.jobs.retry(job_id))
+    return JobOut.from_job(await services.jobs.retry(job_id))
 
 
-def _event_id(state: JobState) -> str:
+def _event_id(job: JobView) -> str:
     """What tells two states of one job apart."""
-    job: Job = state.job
-    return f"{job.attempt}-{job.status}-{job.stage or ''}-{job.progress:.4f}-{state.position or 0}"
+    return f"{job.attempt}-{job.status}-{job.stage or ''}-{job.progress:.4f}-{job.position or 0}"

@@ -17,7 +17,7 @@ router = APIRouter(prefix="/people", tags=["people"])
     "", status_code=201, summary="Add a person, without a voice yet", responses=problem_responses(400, 409, 422, 503)
 )
 async def create_person(person: PersonIn, services: ServicesDep) -> PersonOut:
-    return PersonOut.from_row(await services.people.create(person.name))
+    return PersonOut.model_validate(await services.people.create(person.name))
 
 
 @router.get("", summary="List people, by name", responses=problem_responses(409, 422, 503))
@@ -26,13 +26,13 @@ async def list_people(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     offset: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0,
 ) -> PeoplePage:
-    rows, total = await services.people.list(limit=limit, offset=offset)
-    return PeoplePage.from_rows(rows, total, limit, offset)
+    found, total = await services.people.list(limit=limit, offset=offset)
+    return PeoplePage.from_views(found, total, limit, offset)
 
 
 @router.get("/{person_id}", summary="One person", responses=problem_responses(404, 409, 503))
 async def get_person(person_id: str, services: ServicesDep) -> PersonOut:
-    return PersonOut.from_row(await services.people.get(person_id))
+    return PersonOut.model_validate(await services.people.get(person_id))
 
 
 @router.delete(
@@ -54,7 +54,7 @@ async def delete_person(person_id: str, services: ServicesDep) -> None:
 )
 async def add_voice(person_id: str, voice: VoiceIn, services: ServicesDep) -> PersonOut:
     """Later recordings show the name. More prints, from other rooms and microphones, make recognition surer."""
-    return PersonOut.from_row(await services.people.add_voice(person_id, voice.conversation_id, voice.speaker))
+    return PersonOut.model_validate(await services.people.add_voice(person_id, voice.conversation_id, voice.speaker))
 
 
 @router.delete(

@@ -13,9 +13,9 @@ from backend.api.requests import tus
 from backend.api.requests.stream import body_of
 from backend.api.requests.tus import TusRoute
 from backend.api.schemas.uploads import PresignIn, PresignOut, UploadOut
-from backend.database.models import UploadRow
 from backend.errors import AppError, Conflict
 from backend.services.storage.spool.resumable import Checksum
+from backend.services.uploads.views import UploadView
 from backend.wiring.services import Services
 
 router = APIRouter(prefix="/uploads", tags=["uploads"])
@@ -58,11 +58,11 @@ async def create_upload(request: Request, services: ServicesDep, owner: OwnerDep
     tus.check_version(request.headers)
     new = tus.new_upload(request.headers, owner)
     checksum = tus.checksum_of(request.headers)
-    row = await services.uploads.create(new)
+    upload = await services.uploads.create(new)
     if tus.is_piece(request.headers):
-        row = await _append_first(request, services, row, checksum)
-    location = request.scope.get("root_path", "") + f"/uploads/{row.id}"
-    return Response(status_code=201, headers={"Location": location, **tus.progress_headers(row)})
+        upload = await _append_first(request, services, upload, checksum)
+    location = request.scope.get("root_path", "") + f"/uploads/{upload.id}"
+    return Response(status_code=201, headers={"Location": location, **tus.progress_headers(upload)})
 
 
 @tus_router.head(
@@ -71,10 +71,10 @@ async def create_upload(request: Request, services: ServicesDep, owner: OwnerDep
 async def get_upload(upload_id: OwnUploadId, request: Request, services: ServicesDep) -> Response:
     """`Upload-Offset` is what has safely arrived: go on from there."""
     tus.check_version(request.headers)
-    row = await services.uploads.get(upload_id)
-    if row.spool is None:
+    upload = await services.uploads.get(upload_id)
+    if upload.is_direct:
         raise Conflict("This upload goes straight to the bucket; the bucket knows how far it is.")
-    return Response(headers=tus.state_headers(row))
+    return Response(headers=tus.state_headers(upload))
 
 
 @tus_router.patch(
@@ -87,14 +87,14 @@ async def append_to_upload(upload_id: OwnUploadId, request: Request, services: S
     """
     tus.check_version(request.headers)
     tus.check_piece(request.headers)
-    row = await services.uploads.append(
+    upload = await services.uploads.append(
         upload_id,
         body_of(request),
         offset_bytes=tus.offset_of(request.headers),
         size_bytes=tus.length_of(request.headers),
         checksum=tus.checksum_of(request.headers),
     )
-    return Response(status_code=204, headers=tus.progress_headers(row))
+    return Response(status_code=204, headers=tus.progress_headers(upload))
 
 
 @tus_router.delete(
@@ -128,7 +128,7 @@ async def presign_upload(wanted: PresignIn, services: ServicesDep, owner: OwnerD
 )
 async def complete_upload(upload_id: OwnUploadId, services: ServicesDep) -> UploadOut:
     """Once all parts are in the bucket. Then POST /audio/process with the field `upload_id`."""
-    return UploadOut.from_row(await services.uploads.complete(upload_id))
+    return UploadOut.from_upload(await services.uploads.complete(upload_id))
 
 
 @tus_router.post("/{upload_id}", status_code=204, include_in_schema=False)
@@ -144,10 +144,12 @@ async def overridden(upload_id: OwnUploadId, request: Request, services: Service
     )
 
 
-async def _append_first(request: Request, services: Services, row: UploadRow, checksum: Checksum | None) -> UploadRow:
+async def _append_first(
+    request: Request, services: Services, upload: UploadView, checksum: Checksum | None
+) -> UploadView:
     try:
-        return await services.uploads.append(row.id, body_of(request), offset_bytes=0, checksum=checksum)
+        return await services.uploads.append(upload.id, body_of(request), offset_bytes=0, checksum=checksum)
     except AppError:
         # The client never learns where this upload is.
-        await services.uploads.delete(row.id)
+        await services.uploads.delete(upload.id)
         raise

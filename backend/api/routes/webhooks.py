@@ -13,7 +13,7 @@ router = APIRouter(prefix="/jobs/{job_id}/deliveries", tags=["jobs"])
 
 @router.get("", summary="Messages to webhooks about a job, oldest first", responses=problem_responses(404, 503))
 async def list_deliveries(job_id: str, services: ServicesDep) -> DeliveriesOut:
-    return DeliveriesOut.from_rows(await services.webhooks.list(job_id))
+    return DeliveriesOut.from_deliveries(await services.webhooks.list(job_id))
 
 
 @router.post(
@@ -24,4 +24,4 @@ async def list_deliveries(job_id: str, services: ServicesDep) -> DeliveriesOut:
 )
 async def redeliver(job_id: str, delivery_id: str, services: ServicesDep) -> DeliveryOut:
     """Also one that was delivered. It keeps its `webhook-id`, by which the receiver knows it again."""
-    return DeliveryOut.from_row(await services.webhooks.redeliver(job_id, delivery_id))
+    return DeliveryOut.model_validate(await services.webhooks.redeliver(job_id, delivery_id))

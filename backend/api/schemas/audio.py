@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from backend.api.schemas.transcripts import TranscriptOut, transcript_of
-from backend.database.models import Conversation
+from backend.api.schemas.transcripts import TranscriptOut
 from backend.domain.text import plain
-from backend.domain.transcript import SpeakerCount
+from backend.domain.transcript import SpeakerCount, Transcript
 from backend.engines.base import TranscribeOptions
+from backend.services.conversations.views import DetailedConversation
 from backend.services.processing.service import ProcessOptions
 from backend.services.speech.values import Channels, SpeechOptions
 
@@ -102,19 +103,19 @@ class ProcessResponse(BaseModel):
     warnings: list[str] = Field(description="What did not go as configured, for example a fallback to local storage")
 
     @classmethod
-    def from_row(cls, row: Conversation, timings_s: dict[str, float]) -> ProcessResponse:
-        """Of a completed conversation that was loaded with everything."""
-        count = row.speaker_count or 0
+    def from_result(cls, found: DetailedConversation, timings_s: Mapping[str, float]) -> ProcessResponse:
+        """Of a completed conversation."""
+        count = found.speaker_count or 0
         speakers = f"{count} speaker{'' if count == 1 else 's'}"
         return cls(
-            conversation_id=row.id,
-            audio_file_path=row.recording_url or "",
-            transcript_file_path=row.transcript_url or "",
-            transcript=transcript_of(row),
+            conversation_id=found.id,
+            audio_file_path=found.recording_url or "",
+            transcript_file_path=found.transcript_url or "",
+            transcript=TranscriptOut.from_transcript(found.transcript or Transcript(), found.participants),
             message=f"Successfully processed audio with {speakers} and saved to storage",
-            duration_s=row.duration_s or 0.0,
-            language=row.language,
-            engines=row.engines or {},
-            timings_s=timings_s,
-            warnings=row.warnings or [],
+            duration_s=found.duration_s or 0.0,
+            language=found.language,
+            engines=dict(found.engines or {}),
+            timings_s=dict(timings_s),
+            warnings=list(found.warnings or ()),
         )

@@ -8,10 +8,9 @@ from datetime import UTC, datetime
 from pydantic import BaseModel, Field
 
 from backend.api.problems import Problem, problem_of
-from backend.database.models import Job
 from backend.domain.job_states import JobStatus
 from backend.domain.jobs import error_from_json, seconds_left
-from backend.services.jobs.service import JobState
+from backend.services.jobs.views import JobView
 
 
 class JobOut(BaseModel):
@@ -34,21 +33,17 @@ class JobOut(BaseModel):
     finished_at: datetime | None
 
     @classmethod
-    def from_state(cls, state: JobState) -> JobOut:
-        return cls.from_row(state.job, state.position)
-
-    @classmethod
-    def from_row(cls, job: Job, position: int | None = None) -> JobOut:
+    def from_job(cls, job: JobView) -> JobOut:
         runs = job.status == JobStatus.RUNNING and job.started_at is not None
         elapsed_s = (datetime.now(UTC) - job.started_at).total_seconds() if job.started_at else 0.0
         return cls(
             id=job.id,
             conversation_id=job.conversation_id,
-            status=JobStatus(job.status),
+            status=job.status,
             stage=job.stage,
             progress=job.progress,
             seconds_left=seconds_left(elapsed_s, job.progress) if runs else None,
-            position=position,
+            position=job.position,
             attempts=job.attempt,
             filename=job.filename,
             size_bytes=job.size_bytes,
@@ -67,5 +62,5 @@ class JobPage(BaseModel):
     offset: int
 
     @classmethod
-    def from_rows(cls, rows: Sequence[Job], total: int, limit: int, offset: int) -> JobPage:
-        return cls(jobs=[JobOut.from_row(row) for row in rows], total=total, limit=limit, offset=offset)
+    def from_jobs(cls, found: Sequence[JobView], total: int, limit: int, offset: int) -> JobPage:
+        return cls(jobs=[JobOut.from_job(job) for job in found], total=total, limit=limit, offset=offset)

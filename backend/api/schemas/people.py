@@ -7,8 +7,8 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from backend.database.models import Person
 from backend.domain.voices import MAX_NAME
+from backend.services.people.views import PersonView
 
 
 class PersonIn(BaseModel):
@@ -48,10 +48,6 @@ class PersonOut(BaseModel):
     created_at: datetime
     prints: list[VoicePrintOut] = Field(description="Empty: the person is not recognised")
 
-    @classmethod
-    def from_row(cls, row: Person) -> PersonOut:
-        return cls.model_validate(row)
-
 
 class PeoplePage(BaseModel):
     people: list[PersonOut]
@@ -60,5 +56,5 @@ class PeoplePage(BaseModel):
     offset: int
 
     @classmethod
-    def from_rows(cls, rows: Sequence[Person], total: int, limit: int, offset: int) -> PeoplePage:
-        return cls(people=[PersonOut.from_row(row) for row in rows], total=total, limit=limit, offset=offset)
+    def from_views(cls, found: Sequence[PersonView], total: int, limit: int, offset: int) -> PeoplePage:
+        return cls(people=[PersonOut.model_validate(item) for item in found], total=total, limit=limit, offset=offset)

@@ -7,7 +7,8 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from backend.database.models import Delivery, DeliveryStatus
+from backend.domain.states.webhooks import DeliveryStatus
+from backend.services.webhooks.views import DeliveryView
 
 
 class DeliveryOut(BaseModel):
@@ -25,14 +26,10 @@ class DeliveryOut(BaseModel):
     created_at: datetime
     delivered_at: datetime | None
 
-    @classmethod
-    def from_row(cls, row: Delivery) -> DeliveryOut:
-        return cls.model_validate(row)
-
 
 class DeliveriesOut(BaseModel):
     deliveries: list[DeliveryOut]
 
     @classmethod
-    def from_rows(cls, rows: Sequence[Delivery]) -> DeliveriesOut:
-        return cls(deliveries=[DeliveryOut.from_row(row) for row in rows])
+    def from_deliveries(cls, found: Sequence[DeliveryView]) -> DeliveriesOut:
+        return cls(deliveries=[DeliveryOut.model_validate(item) for item in found])

@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import sqlalchemy as sa
+from sqlalchemy import create_engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from backend.database import workers
 from backend.database.models import Worker
 from backend.database.session import sync_url
-from backend.database.workers import database_now
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Heartbeat:
     """
 
     def __init__(self, database_url: str, identity: ProcessIdentity, queues: Sequence[str]) -> None:
-        self._engine = sa.create_engine(sync_url(database_url), poolclass=NullPool)
+        self._engine = create_engine(sync_url(database_url), poolclass=NullPool)
         self._identity = identity
         self._queues = list(queues)
         self._stopped = threading.Event()
@@ -106,33 +106,26 @@ class Heartbeat:
         if self._thread is not None:
             self._thread.join(BEAT_EVERY_S)
         with _logged("unregister"), self._engine.begin() as connection:
-            connection.execute(sa.delete(Worker).where(Worker.id == self._identity.id))
+            workers.unregister(connection, self._identity.id)
         self._engine.dispose()
 
     def beat(self) -> None:
         """One sign of life. A process that was thought dead registers again."""
-        now = database_now(self._engine.dialect.name)
         try:
             with self._engine.begin() as connection:
-                known = connection.execute(
-                    sa.update(Worker).where(Worker.id == self._identity.id).values(heartbeat_at=now)
-                ).rowcount
-                if not known:
-                    connection.execute(sa.insert(Worker).values(**self._row(now)))
+                workers.record_heartbeat(connection, self._identity.id, self._values())
         except SQLAlchemyError:
             self._steady_since = math.inf
             raise
         self._steady_since = min(self._steady_since, time.monotonic())
 
-    def _row(self, now: object) -> dict[str, object]:
+    def _values(self) -> dict[str, object]:
         return {
-            "id": self._identity.id,
             "host": self._identity.host,
             "boot_id": self._identity.boot_id,
             "pid": self._identity.pid,
             "queues": self._queues,
             "started_at": self._started_at,
-            "heartbeat_at": now,
         }
 
     def _run(self) -> None:

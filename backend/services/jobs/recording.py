@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 
 from backend.database import objects
 from backend.database.models import Job, StoredObjectRow
@@ -19,7 +20,7 @@ from backend.errors import (
     StorageUnavailable,
 )
 from backend.services.storage import SpooledFile, StorageService
-from backend.services.storage.values import Expected, LocalFile
+from backend.services.storage.values import LocalFile
 
 logger = logging.getLogger(__name__)
 
@@ -71,13 +72,12 @@ class Recordings:
     async def _find_row(self, job: Job) -> StoredObjectRow | None:
         """Where it is by now: what was saved locally during an outage of S3 moves there after it."""
         async with self._database.transaction() as session:
-            rows = await objects.list_objects(session, job.conversation_id)
-        return next((row for row in rows if row.kind == "audio"), None)
+            return await objects.find_audio(session, job.conversation_id)
 
     async def _read(self, stack: AsyncExitStack, job: Job, row: StoredObjectRow | None) -> SpooledFile:
         if row is None:
             return await self._storage.accepted.get(job.id, job.size_bytes, job.sha256)
-        expected = Expected(row.size_bytes, row.sha256)
+        expected = replace(objects.expected_of(row), saved_at=None)  # hashed whole, however old and large
         if row.store == "local":
             found = await self._storage.access(row.locator, filename="", content_type="", expected=expected)
             assert isinstance(found, LocalFile)

@@ -8,10 +8,9 @@ what is left behind.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import cast
 from uuid import uuid4
 
 from anyio import CancelScope
@@ -19,16 +18,18 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.database import conversations, jobs, objects
-from backend.database.models import Conversation, ConversationStatus, Job
+from backend.database.models import Conversation, Job
 from backend.database.session import Database
 from backend.domain.filenames import safe_filename
 from backend.domain.job_states import ENDED, JobStatus
 from backend.domain.jobs import error_from_json
+from backend.domain.states.conversations import ConversationStatus
 from backend.errors import Conflict, DatabaseUnavailable, InvalidInput, NotFound, TooManyJobs
 from backend.observability.metrics import Metrics
+from backend.services.conversations.views import DetailedConversation, detail_of
 from backend.services.jobs.durable import DurableEngine
+from backend.services.jobs.views import JobView, view_of
 from backend.services.jobs.watch import JobWatch
-from backend.services.processing.rows import object_row
 from backend.services.processing.service import OPTIONS, ProcessOptions
 from backend.services.speech.pipeline import SpeechPipeline
 from backend.services.speech.values import StageProgress, ignore_progress
@@ -71,14 +72,6 @@ class Submission:
     owner: str = ""
     here: bool = False
     report: StageProgress = ignore_progress
-
-
-@dataclass(frozen=True, slots=True)
-class JobState:
-    """A job and what its row alone does not say: how many are served before it, while it waits."""
-
-    job: Job
-    position: int | None = None
 
 
 class JobService:
@@ -132,7 +125,9 @@ class JobService:
                 "while."
             )
 
-    async def submit(self, upload: ReceivedRecording, options: ProcessOptions, how: Submission = Submission()) -> Job:
+    async def submit(
+        self, upload: ReceivedRecording, options: ProcessOptions, how: Submission = Submission()
+    ) -> JobView:
         """Accept a recording: after this it is processed exactly once, even if any process dies.
 
         Raises:
@@ -142,7 +137,7 @@ class JobService:
             DatabaseUnavailable
         """
         if found := await self._find_same(upload, options, how):
-            return found
+            return view_of(found)
         try:
             media = await self._speech.probe(upload.spooled.path)
         except InvalidInput:
@@ -154,52 +149,53 @@ class JobService:
         except IntegrityError:
             # Another request with the same key came first.
             if found := await self._find_same(upload, options, how):
-                return found
+                return view_of(found)
             raise
         if how.report is not ignore_progress:
             self.reports[job.id] = how.report
         await self._start(job, here=how.here)
-        return job
+        return view_of(job)
 
-    async def get(self, job_id: str) -> JobState:
+    async def get(self, job_id: str) -> JobView:
         """Raises NotFound."""
         async with self._database.transaction() as session:
             job = await jobs.get_job(session, job_id)
             waits = job.status == JobStatus.QUEUED
-            return JobState(job, 1 + await jobs.count_before(session, job) if waits else None)
+            return view_of(job, 1 + await jobs.count_before(session, job) if waits else None)
 
-    async def list(self, *, status: JobStatus | None, limit: int, offset: int) -> tuple[Sequence[Job], int]:
+    async def list(self, *, status: JobStatus | None, limit: int, offset: int) -> tuple[Sequence[JobView], int]:
         """A page, newest first, and the number of all."""
         async with self._database.transaction() as session:
-            return await jobs.list_jobs(session, status=status, limit=limit, offset=offset)
+            rows, total = await jobs.list_jobs(session, status=status, limit=limit, offset=offset)
+            return [view_of(row) for row in rows], total
 
-    async def wait(self, job_id: str) -> Job:
+    async def wait(self, job_id: str) -> JobView:
         """The job when it has completed.
 
         Raises:
             AppError: why it failed, or Conflict if it was cancelled.
         """
-        job = (await self.get(job_id)).job
+        job = await self.get(job_id)
         while job.status not in ENDED:
             await self.watch.change(job)
-            job = (await self.get(job_id)).job
+            job = await self.get(job_id)
         if job.status == JobStatus.CANCELLED:
             raise Conflict("The job was cancelled, or its conversation was deleted while it was processed.")
         if job.status == JobStatus.FAILED:
             raise error_from_json(job.error or {})
         return job
 
-    async def result(self, job: Job) -> tuple[Conversation, dict[str, float]]:
-        """The conversation of a job that has completed, with everything, and the seconds each stage took.
+    async def result(self, job: JobView) -> tuple[DetailedConversation, Mapping[str, float]]:
+        """The conversation of a job that has completed, with everything, and the seconds that each stage took.
 
         Raises:
             NotFound: the conversation was deleted since.
         """
         async with self._database.transaction() as session:
             row = await conversations.get_conversation(session, job.conversation_id, detailed=True)
-        return row, dict(cast("dict[str, float]", (job.result or {}).get("timings_s", {})))
+            return detail_of(row), job.timings_s
 
-    async def follow(self, job_id: str) -> AsyncGenerator[JobState, None]:
+    async def follow(self, job_id: str) -> AsyncGenerator[JobView, None]:
         """The job's state now and whenever it has changed, until it has ended.
 
         Raises:
@@ -207,11 +203,10 @@ class JobService:
         """
         before: tuple[object, ...] | None = None
         while True:
-            state = await self.get(job_id)
-            job = state.job
-            now = (job.status, job.stage, job.progress, state.position)
+            job = await self.get(job_id)
+            now = (job.status, job.stage, job.progress, job.position)
             if now != before:
-                yield state
+                yield job
                 before = now
             if job.status in ENDED:
                 return
@@ -229,7 +224,7 @@ class JobService:
         self.reports.pop(job_id, None)
         self.watch.wake(job_id)
 
-    async def cancel(self, job_id: str) -> Job:
+    async def cancel(self, job_id: str) -> JobView:
         """Stop a job and forget its recording; one that has ended is left as it is.
 
         Raises:
@@ -239,7 +234,7 @@ class JobService:
         async with self._database.transaction() as session:
             job = await jobs.get_job(session, job_id, lock=True)
             if job.status == JobStatus.CANCELLED:
-                return job
+                return view_of(job)
             if job.status in ENDED:
                 raise Conflict(f"The job has {job.status} already; delete its conversation instead.")
             await jobs.cancel(session, job.id, at=datetime.now(UTC))
@@ -255,9 +250,9 @@ class JobService:
         for locator in locators:
             await self._storage.delete(locator)
         self.notify_ended(job_id)
-        return job
+        return view_of(job)
 
-    async def retry(self, job_id: str) -> Job:
+    async def retry(self, job_id: str) -> JobView:
         """Queue a failed job again.
 
         Raises:
@@ -276,7 +271,7 @@ class JobService:
         await self.ensure_running()
         await self._durable.forget([job_id])
         await self._start(job, here=False)
-        return job
+        return view_of(job)
 
     async def _find_same(self, upload: ReceivedRecording, options: ProcessOptions, how: Submission) -> Job | None:
         sha256 = upload.spooled.sha256
@@ -328,7 +323,7 @@ class JobService:
             await jobs.accept(session, job)
             if stored:
                 await session.flush()
-                session.add(object_row(job.conversation_id, stored, job.created_at))
+                session.add(objects.row_of(stored, job.conversation_id, job.created_at))
 
     async def _is_unknown(self, job_id: str, error: BaseException) -> bool:
         """Whether a job was certainly not written. A commit that the database did not answer may still take effect."""

@@ -9,10 +9,10 @@ from typing import Self
 
 from backend.concurrency.rounds import Rounds
 from backend.database import jobs
-from backend.database.models import Job
 from backend.database.session import Database
 from backend.domain.job_states import JobStatus
 from backend.errors import DatabaseUnavailable
+from backend.services.jobs.views import JobView
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +39,10 @@ class JobWatch:
             self.wake(job_id)
         await self._rounds.stop()
 
-    async def change(self, job: Job) -> None:
-        """Return when a job's row may be another one than this."""
+    async def change(self, job: JobView) -> None:
+        """Return when a job may have changed."""
         changed = asyncio.get_running_loop().create_future()
-        self._waiting[job.id][changed] = jobs.seen(job)
+        self._waiting[job.id][changed] = (job.status, job.stage, job.progress, job.attempt)
         try:
             await changed
         finally:

@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import cast
 
 from backend.concurrency.rate import RateLimit
 from backend.database import objects
@@ -36,7 +35,6 @@ from backend.observability.metrics import Metrics
 from backend.services.lifecycle.leftovers import sweep
 from backend.services.lifecycle.reports import Backlog, DrainOutcome, DrainReport, DrainResult
 from backend.services.storage import StorageService, StoredObject, VerifiedFile
-from backend.services.storage.values import ObjectKind
 
 __all__ = ["Backlog", "DrainOutcome", "DrainReport", "DrainResult", "DrainService"]
 
@@ -198,7 +196,7 @@ class DrainService:
         if (trouble := self._storage.mover.trouble) is not None:
             raise trouble
         try:
-            stored = self._stored(row)
+            stored = objects.stored_of(row, self._storage.key(row.locator))
             file = await self._storage.mover.verified_file(stored)
         except (ObjectCorrupt, InvalidInput) as error:
             return await self._park(row, str(error))
@@ -266,13 +264,6 @@ class DrainService:
     async def _find(self, object_id: int) -> StoredObjectRow | None:
         async with self._database.transaction() as session:
             return await objects.find_local(session, object_id)
-
-    def _stored(self, row: StoredObjectRow) -> StoredObject:
-        kind = cast(ObjectKind, row.kind)
-        key = self._storage.key(row.locator)
-        return StoredObject(
-            row.locator, row.store, key, kind, row.size_bytes, row.sha256, row.content_type, version=row.version
-        )
 
 
 class _Queue:

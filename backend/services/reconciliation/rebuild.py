@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from backend.database import reconciliation
-from backend.database.models import ConversationStatus
 from backend.database.session import Database
+from backend.domain.states.conversations import ConversationStatus
 from backend.errors import InvalidInput, StorageError
 from backend.services.reconciliation.findings import (
     PassProgress,

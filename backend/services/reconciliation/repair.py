@@ -15,7 +15,6 @@ from typing import assert_never, cast
 
 from backend.concurrency.rate import RateLimit
 from backend.database import objects, reconciliation
-from backend.database.models import StoredObjectRow
 from backend.database.reconciliation import ObjectRecord
 from backend.database.session import Database
 from backend.domain.filenames import guess_media_type
@@ -25,7 +24,7 @@ from backend.services.reconciliation.inspection import Inspection
 from backend.services.reconciliation.reading import sha256_of
 from backend.services.reconciliation.restore import FoundManifest, Restorer, kind_of, lost
 from backend.services.reconciliation.verify import Bounds
-from backend.services.storage import ListedObject, ObjectStore, StorageService, UnfinishedMultipart
+from backend.services.storage import ListedObject, ObjectStore, StorageService, StoredObject, UnfinishedMultipart
 from backend.services.storage.keys import distinct_key
 from backend.services.storage.spool.temporary import SpoolFile
 from backend.services.storage.values import ObjectKind
@@ -216,12 +215,7 @@ class Repair:
 
     async def _point_to(self, record: ObjectRecord, store: ObjectStore, locator: str) -> None:
         async with self._database.transaction() as session:
-            row = await session.get(StoredObjectRow, record.id)
-            if row is None or row.locator != record.locator:
-                raise Conflict(f"{record.locator} moved at this moment.")
-            session.expunge(row)  # `switch` goes by what the row said before it
-            if not await objects.switch(session, row, store=store.name, locator=locator, version=None):
-                raise Conflict(f"{record.conversation_id} is being deleted.")
+            await reconciliation.point_to(session, record, store=store.name, locator=locator)
 
     async def _repair_orphan(self, finding: Finding, item: ListedObject) -> Action:
         store, conversation_id = self._store(finding), finding.conversation_id or ""
@@ -243,18 +237,10 @@ class Repair:
         return _action(ActionKind.REATTACH, finding, f"Its conversation has no {kind}.")
 
     async def _attach(self, store: ObjectStore, item: ListedObject, conversation_id: str, kind: ObjectKind) -> None:
-        row = StoredObjectRow(
-            conversation_id=conversation_id,
-            kind=kind,
-            store=store.name,
-            locator=item.locator,
-            size_bytes=item.size_bytes,
-            sha256=await sha256_of(store, item.locator, self._pace),
-            content_type=_content_type(kind, item.key),
-            created_at=datetime.now(UTC),
-        )
+        sha256, content_type = await sha256_of(store, item.locator, self._pace), _content_type(kind, item.key)
+        found = StoredObject(item.locator, store.name, item.key, kind, item.size_bytes, sha256, content_type)
         async with self._database.transaction() as session:
-            await reconciliation.attach(session, row)
+            await reconciliation.attach(session, objects.row_of(found, conversation_id, datetime.now(UTC)))
 
     async def _repair_stray(self, finding: Finding, store: ObjectStore, item: ListedObject) -> Action:
         """An object whose conversation is unknown: its manifest brings that back, if there is one that names it."""

@@ -12,12 +12,13 @@ from sqlalchemy.exc import DBAPIError
 from backend.concurrency.lanes import ThreadLane
 from backend.database import reconciliation
 from backend.database.models import StoredObjectRow
+from backend.database.objects import row_of
 from backend.database.reconciliation import LOST
 from backend.database.session import Database
 from backend.domain.manifest import Manifest, ManifestObject, parse_manifest
 from backend.errors import InvalidInput, NewerManifest, StorageError
 from backend.services.reconciliation.reading import read_manifest_bytes
-from backend.services.storage import ListedObject, ObjectStore, StorageService
+from backend.services.storage import ListedObject, ObjectStore, StorageService, StoredObject
 from backend.services.storage.keys import PREFIXES, distinct_key, parse_key
 from backend.services.storage.values import ObjectKind
 
@@ -114,8 +115,9 @@ class Restorer:
         manifest = found.manifest
         at = manifest.completed_at or manifest.uploaded_at
         located = [(item, await self._locate(item)) for item in manifest.objects]
-        rows = [self._row(manifest, item, place, at) for item, place in located]
-        rows.append(_manifest_row(found, at))
+        stored = [self._stored(item, place) for item, place in located]
+        stored.append(_stored_manifest(found))
+        rows = [row_of(item, manifest.conversation_id, at) for item in stored]
         missing = tuple(item.key for item, place in located if place is None)
         written = not self._apply or await self._insert(manifest, rows)
         return Restored(manifest.conversation_id, written, missing)
@@ -145,21 +147,12 @@ class Restorer:
             raise next(iter(self._off.values()))
         return None
 
-    def _row(
-        self, manifest: Manifest, item: ManifestObject, place: tuple[ObjectStore, str] | None, at: datetime
-    ) -> StoredObjectRow:
+    def _stored(self, item: ManifestObject, place: tuple[ObjectStore, str] | None) -> StoredObject:
         primary = self._storage.stores[0]
         store, locator = place or (primary, primary.locator(item.kind, item.key))
-        return StoredObjectRow(
-            conversation_id=manifest.conversation_id,
-            kind=item.kind,
-            store=store.name,
-            locator=locator,
-            size_bytes=item.size_bytes,
-            sha256=item.sha256,
-            content_type=item.content_type,
-            parked=None if place else lost("the manifest names it, and no store has it"),
-            created_at=at,
+        parked = None if place else lost("the manifest names it, and no store has it")
+        return StoredObject(
+            locator, store.name, item.key, item.kind, item.size_bytes, item.sha256, item.content_type, parked=parked
         )
 
 
@@ -187,14 +180,6 @@ async def manifests_in(store: ObjectStore, conversation_id: str) -> AsyncIterato
             yield item
 
 
-def _manifest_row(found: FoundManifest, at: datetime) -> StoredObjectRow:
-    return StoredObjectRow(
-        conversation_id=found.manifest.conversation_id,
-        kind="metadata",
-        store=found.store.name,
-        locator=found.locator,
-        size_bytes=found.size_bytes,
-        sha256=found.sha256,
-        content_type="application/json",
-        created_at=at,
-    )
+def _stored_manifest(found: FoundManifest) -> StoredObject:
+    store, key = found.store.name, found.store.key(found.locator)
+    return StoredObject(found.locator, store, key, "metadata", found.size_bytes, found.sha256, "application/json")

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
 
+from backend.domain.objects import Expected as Expected
+from backend.domain.objects import ObjectKind as ObjectKind
+from backend.domain.objects import StoredObject as StoredObject
 from backend.errors import StorageError
-
-ObjectKind = Literal["audio", "transcript", "metadata"]
-
 
 GiveUp = Callable[[], StorageError | None]
 """Why a save should not go on; None: it should."""
@@ -35,46 +34,6 @@ class SpooledFile:
     path: Path
     size_bytes: int
     sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class StoredObject:
-    """An object in its final place. The locator is the truth about where it is; `key` is the same in every store.
-
-    Attributes:
-        warnings: what did not go as configured.
-        version: the store's own name for this state of the object (an ETag), where it has one.
-        parked: why the store it belongs in refused this one object, so that it stays where it is; None: it may move.
-    """
-
-    locator: str
-    store: str
-    key: str
-    kind: ObjectKind
-    size_bytes: int
-    sha256: str
-    content_type: str
-    warnings: tuple[str, ...] = ()
-    version: str | None = None
-    parked: str | None = None
-
-    def __str__(self) -> str:
-        return self.locator
-
-
-@dataclass(frozen=True, slots=True)
-class Expected:
-    """What a row says of an object, to be held against what the store has.
-
-    Attributes:
-        version: as in `StoredObject`.
-        saved_at: when the row was written.
-    """
-
-    size_bytes: int
-    sha256: str
-    version: str | None = None
-    saved_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from backend.domain.filenames import safe_filename
 from backend.errors import Conflict, DatabaseUnavailable, ObjectMissing, StorageUnavailable, TooLarge
 from backend.services.storage import DirectUploads, PresignedUrl, SpooledFile, StorageService, UploadedPart
 from backend.services.storage.keys import INCOMING
+from backend.services.uploads.views import UploadView, view_of
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ MAX_PARTS = 2000
 class Presigned:
     """A begun upload and the links to PUT its parts to, in order."""
 
-    row: UploadRow
+    upload: UploadView
     sizes_bytes: Sequence[int]
     links: Sequence[PresignedUrl]
 
@@ -72,7 +73,7 @@ class DirectUploadService:
             await direct.abort(key, row.s3_upload_id)
             raise
         sizes = part_sizes(size_bytes)
-        return Presigned(row, sizes, await direct.sign(key, row.s3_upload_id, sizes, self._expires_s))
+        return Presigned(view_of(row), sizes, await direct.sign(key, row.s3_upload_id, sizes, self._expires_s))
 
     async def complete(self, row: UploadRow) -> UploadRow:
         """Make one object of the parts. Once it is there, asking again changes nothing.

@@ -25,6 +25,7 @@ from backend.services.storage import SpooledFile, StorageService
 from backend.services.storage.spool.resumable import Checksum
 from backend.services.uploads.appenders import Appenders
 from backend.services.uploads.direct import DirectUploadService
+from backend.services.uploads.views import UploadView, view_of
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ class UploadService:
         self._claimed: set[str] = set()
         self.direct = DirectUploadService(storage, database, max_bytes=max_bytes, expires_s=expires_s)
 
-    async def create(self, new: NewUpload) -> UploadRow:
+    async def create(self, new: NewUpload) -> UploadView:
         """Begin an upload of known or unknown size.
 
         Raises:
@@ -96,7 +97,7 @@ class UploadService:
         await self._files.create(str(row.spool))
         async with self._database.transaction() as session:
             session.add(row)
-        return row
+        return view_of(row)
 
     async def check_owner(self, upload_id: str, owner: str) -> None:
         """Refuse an upload that another began, in the words for one that is not there.
@@ -107,7 +108,7 @@ class UploadService:
         async with self._database.transaction() as session:
             await uploads.get_upload(session, upload_id, owner)
 
-    async def get(self, upload_id: str) -> UploadRow:
+    async def get(self, upload_id: str) -> UploadView:
         """An upload as it is now, for a client that wants to go on with it.
 
         Raises:
@@ -115,7 +116,7 @@ class UploadService:
             UploadExpired
         """
         await self._appenders.stop(upload_id, silent_s=SILENT_AFTER_S)
-        return await self._get(upload_id)
+        return view_of(await self._get(upload_id))
 
     async def append(
         self,
@@ -125,7 +126,7 @@ class UploadService:
         offset_bytes: int,
         size_bytes: int | None = None,
         checksum: Checksum | None = None,
-    ) -> UploadRow:
+    ) -> UploadView:
         """Take more of an upload. When this returns, it is on the disk; when the stream breaks off, so is what came.
 
         Args:
@@ -160,7 +161,7 @@ class UploadService:
                 )
         if appending.scope.cancelled_caught:
             raise UploadInUse("Another request asked for this upload while nothing came. Go on from where it is.")
-        return await self._get(upload_id)
+        return view_of(await self._get(upload_id))
 
     async def delete(self, upload_id: str) -> None:
         """Forget an upload and what arrived of it; a request that appends to it is stopped.
@@ -175,7 +176,7 @@ class UploadService:
         await self._appenders.stop(upload_id)
         await self.discard(row)
 
-    async def complete(self, upload_id: str) -> UploadRow:
+    async def complete(self, upload_id: str) -> UploadView:
         """Finish an upload whose parts went straight to the bucket. Asking again changes nothing.
 
         Raises:
@@ -188,7 +189,7 @@ class UploadService:
             raise Conflict(
                 "Only an upload that was begun by POST /uploads/presign is completed; this one by its bytes."
             )
-        return await self.direct.complete(row)
+        return view_of(await self.direct.complete(row))
 
     async def discard(self, row: UploadRow) -> None:
         """Forget an upload and what arrived of it.

@@ -22,11 +22,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from standardwebhooks import Webhook
 
 from backend.database.jobs import get_job
-from backend.database.models import Delivery, DeliveryStatus, Job
+from backend.database.models import Delivery, Job
 from backend.database.session import Database
 from backend.database.webhooks import get_delivery, list_deliveries
+from backend.domain.states.webhooks import DeliveryStatus
 from backend.errors import AppError, InvalidInput
 from backend.services.remote.client import OutboundClient
+from backend.services.webhooks.views import DeliveryView, view_of
 
 logger = logging.getLogger(__name__)
 
@@ -155,7 +157,7 @@ class WebhookService:
                     row.status = DeliveryStatus.FAILED
             return DeliveryOutcome(DeliveryStatus(row.status))
 
-    async def redeliver(self, job_id: str, delivery_id: str) -> Delivery:
+    async def redeliver(self, job_id: str, delivery_id: str) -> DeliveryView:
         """Send a message again, regardless of its status.
 
         Returns:
@@ -169,9 +171,9 @@ class WebhookService:
             row.status, row.delivered_at, row.last_error = DeliveryStatus.PENDING, None, None
         await self.schedule(delivery_id)
         async with self._database.transaction() as session:
-            return await get_delivery(session, delivery_id, job_id=job_id)
+            return view_of(await get_delivery(session, delivery_id, job_id=job_id))
 
-    async def list(self, job_id: str) -> Sequence[Delivery]:
+    async def list(self, job_id: str) -> Sequence[DeliveryView]:
         """Every message about a job, oldest first.
 
         Raises:
@@ -179,7 +181,7 @@ class WebhookService:
         """
         async with self._database.transaction() as session:
             await get_job(session, job_id)
-            return await list_deliveries(session, job_id)
+            return [view_of(row) for row in await list_deliveries(session, job_id)]
 
     async def _send(self, delivery: Delivery, job: Job) -> tuple[int | None, str | None]:
         """Status of the answer, and what went wrong."""
