@@ -46,15 +46,16 @@ class ResultRows:
         async with self._database.transaction() as session:
             await jobs.complete(session, job.id, job.attempt, result=result, at=datetime.now(UTC))
             row = await _get_conversation(session, job.conversation_id)
-            row.recording_url, row.transcript_url = stored["audio"].locator, stored["transcript"].locator
+            rows = await list_objects(session, row.id)
+            row.recording_url, objects = _recording_of(rows, stored.objects)
+            row.transcript_url = stored["transcript"].locator
             row.transcript = to_text(speech.transcript)
             row.duration_s = round(speech.duration_s, 3)
             row.language = speech.transcript.language
             row.speaker_count = len(speech.transcript.speakers)
             row.engines, row.warnings, row.error = speech.engines, warnings_of(speech, stored.objects) or None, None
-            rows = await list_objects(session, row.id)
-            known, new = {item.locator for item in rows}, {item.locator for item in stored.objects}
-            replaced = [item for item in rows if item.locator not in new]
+            known, new = {item.locator for item in rows}, {item.locator for item in objects}
+            replaced = [item for item in rows if item.locator not in (*new, row.recording_url)]
             for item in replaced:
                 await session.delete(item)
             await conversations.save_result(
@@ -62,7 +63,7 @@ class ResultRows:
                 row,
                 speech.transcript,
                 speech.stats,
-                [object_row(row.id, item, at) for item in stored.objects if item.locator not in known],
+                [object_row(row.id, item, at) for item in objects if item.locator not in known],
                 identities=heard.identities,
                 completed_at=at,
             )
@@ -106,9 +107,11 @@ class ResultRows:
             )
             row = await _get_conversation(session, job.conversation_id)
             row.status, row.error, row.completed_at = ConversationStatus.FAILED, reason, at
-            known = {item.locator for item in await list_objects(session, row.id)}
-            row.recording_url = kept[0].locator if kept else row.recording_url
-            session.add_all(object_row(row.id, item, at) for item in kept if item.locator not in known)
+            if kept:
+                rows = await list_objects(session, row.id)
+                row.recording_url, objects = _recording_of(rows, kept)
+                known = {item.locator for item in rows}
+                session.add_all(object_row(row.id, item, at) for item in objects if item.locator not in known)
         return recording or job.id
 
     async def is_cancelled(self, job: Job) -> bool:
@@ -125,6 +128,19 @@ async def _get_conversation(session: AsyncSession, conversation_id: str) -> Conv
         return await conversations.get_conversation(session, conversation_id, lock=True)
     except NotFound as error:
         raise Superseded("The conversation was deleted while it was processed.") from error
+
+
+def _recording_of(
+    rows: Sequence[StoredObjectRow], stored: Sequence[StoredObject]
+) -> tuple[str, Sequence[StoredObject]]:
+    """The recording's locator, and the objects that rows may not name yet.
+
+    A recording that has a row may have moved to another store since the attempt looked: the row knows where it is.
+    """
+    for row in rows:
+        if row.kind == "audio":
+            return row.locator, [item for item in stored if item.kind != "audio"]
+    return next(item.locator for item in stored if item.kind == "audio"), stored
 
 
 def object_row(conversation_id: str, item: StoredObject, at: datetime) -> StoredObjectRow:
