@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 import pytest
 import sqlalchemy as sa
 
 from backend.config import Settings
+from backend.database import conversations, jobs, objects
 from backend.database.migrate import migrate
 from backend.database.models import Conversation, Job, StoredObjectRow
 from backend.database.objects import row_of
@@ -23,7 +25,10 @@ from backend.main import create_app
 from backend.services.jobs import recording as recordings
 from backend.services.jobs.recording import OutOfReach, Recordings
 from backend.services.jobs.runner import ALL_QUEUES
+from backend.services.jobs.service import ReceivedRecording
+from backend.services.processing.service import ProcessOptions
 from backend.services.speech.pipeline import SpeechPipeline
+from backend.services.speech.steps import DirectSteps
 from backend.services.storage import StorageConfig, StorageService
 from backend.services.storage.stores.memory import MemoryStore
 from backend.wiring.services import open_services
@@ -33,6 +38,7 @@ from tests.support.media import tone, write
 pytestmark = pytest.mark.anyio
 
 Files = Callable[[], list[str]]
+T = TypeVar("T")
 
 
 @asynccontextmanager
@@ -119,6 +125,49 @@ async def test_a_recording_that_an_engine_broke_on_is_kept_and_can_be_tried_agai
             assert asyncio.get_running_loop().time() < end
             await asyncio.sleep(0.05)
         assert len(stored_files()) == 3
+
+
+class MovingSteps(DirectSteps):
+    """Steps between whose last and the commit the recording moves, as a drain moves it."""
+
+    def __init__(self, database: Database, to: Path) -> None:
+        super().__init__()
+        self._database = database
+        self._to = to
+
+    async def run(self, stage: str, work: Callable[[], Awaitable[T]], kind: type[T]) -> T:
+        done = await super().run(stage, work, kind)
+        if stage == "store":
+            async with self._database.transaction() as session:
+                row = (
+                    await session.execute(sa.select(StoredObjectRow).where(StoredObjectRow.kind == "audio"))
+                ).scalar_one()
+                source = Path(row.locator)
+                source.rename(self._to)
+                assert await objects.switch(session, row, store="local", locator=str(self._to), version=None)
+        return done
+
+
+async def test_a_recording_that_moves_just_before_the_commit_is_not_lost(
+    settings: Settings, recording: Path, tmp_path: Path
+) -> None:
+    settings = settings.model_copy(update={"workers": "none"})
+    moved = tmp_path / "uploads" / "moved.wav"
+    async with open_services(settings, speech=scripted_speech()) as services:
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield recording.read_bytes()
+
+        async with services.storage.spool(chunks()) as spooled:
+            job = await services.jobs.submit(ReceivedRecording(spooled, "meeting.wav"), ProcessOptions())
+            async with services.database.transaction() as session:
+                claimed = await jobs.claim(session, job, "w", crashes=0, at=datetime.now(UTC))
+            assert claimed is not None
+            await services.processing.process(claimed, spooled, MovingSteps(services.database, moved))
+        async with services.database.transaction() as session:
+            row = await conversations.get_conversation(session, job.conversation_id, detailed=True)
+    assert row.recording_url == str(moved) and moved.read_bytes() == recording.read_bytes()
+    assert [item.locator for item in row.objects if item.kind == "audio"] == [str(moved)]
 
 
 SOUND = b"sound"

@@ -1,6 +1,6 @@
-"""Attempts at a job: claiming it, running it, and writing how the attempt ended. `runner.py` says when.
+"""Attempts at a job: who owns it, from the claim to the end of the attempt. `runner.py` says when to claim.
 
-What an attempt finds out, a result or a failure, `backend.services.processing` writes; here is who owns the job.
+`backend.services.processing` makes and writes what an attempt finds out: the result or the failure.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Attempts:
             return await jobs.requeue(session, job.id, job.attempt, crashed=crashed)
 
     async def requeue_own(self, job_id: str) -> bool:
-        """Queue a job again if this process has it, but works on it no longer; returns whether the job waits."""
+        """Queue a job again that this process has and does not work on; returns whether the job waits."""
         async with self._database.transaction() as session:
             job = await jobs.find_job(session, job_id, lock=True)
             if job is not None and job.worker_id == self._worker_id:
@@ -116,7 +116,7 @@ class Attempts:
         return fresh is not None
 
     async def _process(self, job: Job, progress: JobProgress) -> None:
-        """Raises Interrupted, Superseded."""
+        """Process the recording; the result or the failure is written at the end. Raises Interrupted, Superseded."""
         recording: SpooledFile | None = None
         try:
             async with self._recordings.open(job, progress.check) as recording:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.database import conversations, jobs, objects, transcripts
-from backend.database.models import Conversation, Job
+from backend.database.models import Conversation, Job, StoredObjectRow
 from backend.database.session import Database
 from backend.domain.job_states import JobStatus
 from backend.domain.jobs import Superseded, error_to_json
@@ -46,11 +46,12 @@ class ResultRows:
         async with self._database.transaction() as session:
             await jobs.complete(session, job.id, job.attempt, result=result, at=datetime.now(UTC))
             row = await _get_conversation(session, job.conversation_id)
-            row.recording_url, row.transcript_url = stored["audio"].locator, stored["transcript"].locator
+            now_stored = _as_rows_say(await objects.find_audio(session, row.id), stored.objects)
+            row.recording_url, row.transcript_url = _audio_of(now_stored), stored["transcript"].locator
             row.status, row.completed_at = ConversationStatus.COMPLETED, at
             row.duration_s = round(speech.duration_s, 3)
             row.engines, row.warnings, row.error = speech.engines, warnings_of(speech, stored.objects) or None, None
-            replaced = await objects.replace_objects(session, row.id, stored.objects, at)
+            replaced = await objects.replace_objects(session, row.id, now_stored, at)
             speakers = named_speakers(speech.stats, heard.identities)
             said = show_labels(speech.transcript, speakers)
             await transcripts.write(session, row, said, speakers, heard.identities.values())
@@ -94,8 +95,10 @@ class ResultRows:
             )
             row = await _get_conversation(session, job.conversation_id)
             row.status, row.error, row.completed_at = ConversationStatus.FAILED, reason, at
-            row.recording_url = kept[0].locator if kept else row.recording_url
-            await objects.add_objects(session, row.id, kept, at)
+            if kept:
+                kept = _as_rows_say(await objects.find_audio(session, row.id), kept)
+                row.recording_url = _audio_of(kept)
+                await objects.add_objects(session, row.id, kept, at)
         return recording or job.id
 
     async def is_cancelled(self, job: Job) -> bool:
@@ -112,3 +115,15 @@ async def _get_conversation(session: AsyncSession, conversation_id: str) -> Conv
         return await conversations.get_conversation(session, conversation_id, lock=True)
     except NotFound as error:
         raise Superseded("The conversation was deleted while it was processed.") from error
+
+
+def _as_rows_say(found: StoredObjectRow | None, stored: Sequence[StoredObject]) -> Sequence[StoredObject]:
+    """The stored objects, with the recording where its row says.
+
+    A recording that has a row may have moved to another store since the attempt looked.
+    """
+    return [objects.stored_of(found, item.key) if found and item.kind == "audio" else item for item in stored]
+
+
+def _audio_of(stored: Sequence[StoredObject]) -> str:
+    return next(item.locator for item in stored if item.kind == "audio")
