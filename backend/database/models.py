@@ -1,5 +1,5 @@
-"""The rows: conversations, who took part, what they said, where each stored object is, people with known voices, and
-the jobs that make conversations of recordings."""
+"""The tables: conversations with participants and segments, stored objects, people and their voices, jobs, workers,
+webhook messages and uploads."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Base(DeclarativeBase):
 
 
 class Conversation(Base):
-    """One recording and what was made of it. `recording_url` and `transcript_url` are locators."""
+    """One recording and its results. `recording_url` and `transcript_url` are locators."""
 
     __tablename__ = "conversations"
 
@@ -89,7 +89,7 @@ class Conversation(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     completed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    """A tombstone: its objects are being deleted, and no query for readers finds it."""
+    """The tombstone: the conversation is no longer visible, and its objects are being deleted."""
 
     participants: Mapped[list[Participant]] = relationship(
         back_populates="conversation",
@@ -218,7 +218,7 @@ class ParticipantVoice(Base):
 
 
 class Job(Base):
-    """One recording on its way to a conversation.
+    """One recording that is being turned into a conversation.
 
     `attempt` counts every start and is the fencing token: only the attempt that the row names may write a result.
     `crashes` counts the attempts in a row that ended with their process and had finished no step. `recording` is a file
@@ -261,7 +261,7 @@ class Job(Base):
 
 
 class Worker(Base):
-    """A process that runs jobs, and when it last said that it lives."""
+    """A process that runs jobs, and its last heartbeat."""
 
     __tablename__ = "workers"
 

@@ -21,13 +21,13 @@ from backend.errors import NotFound
 
 @dataclass(frozen=True, slots=True)
 class LocalObjects:
-    """How much is on the local disk, by what the rows say.
+    """The amount of data on the local disk, according to the rows.
 
     Attributes:
-        objects: how many.
-        bytes: their size together.
-        parked: how many of them may not move.
-        oldest_at: when the oldest of the others was stored; None if there are none.
+        objects: their number.
+        bytes: their total size.
+        parked: the number of objects that may not move.
+        oldest_at: when the oldest object that may move was stored; None without one.
     """
 
     objects: int
@@ -73,17 +73,17 @@ def expected_of(row: StoredObjectRow) -> Expected:
 
 
 async def find_audio(session: AsyncSession, conversation_id: str) -> StoredObjectRow | None:
-    """The row of a conversation's recording; None while there is none."""
+    """Get the row of a conversation's recording, or None."""
     wanted = (StoredObjectRow.conversation_id == conversation_id, StoredObjectRow.kind == "audio")
     query = select(StoredObjectRow).where(*wanted).order_by(StoredObjectRow.id).limit(1)
     return (await session.execute(query)).scalar_one_or_none()
 
 
 async def get_audio(session: AsyncSession, conversation_id: str) -> StoredObjectRow:
-    """The row of a conversation's recording.
+    """Get the row of a conversation's recording.
 
     Raises:
-        NotFound: it has no recording.
+        NotFound: nothing is stored.
     """
     found = await find_audio(session, conversation_id)
     if found is None:
@@ -117,20 +117,20 @@ async def add_objects(
 
 
 async def list_local(session: AsyncSession, *, after: int, limit: int) -> Sequence[StoredObjectRow]:
-    """Objects on the local disk that may move, by their id, beginning after one."""
+    """Get objects on the local disk that may move, ordered by id, starting after one."""
     query: Select[StoredObjectRow] = _local(StoredObjectRow)
     wanted = (StoredObjectRow.parked.is_(None), StoredObjectRow.id > after)
     return (await session.execute(query.where(*wanted).order_by(StoredObjectRow.id).limit(limit))).scalars().all()
 
 
 async def find_local(session: AsyncSession, object_id: int) -> StoredObjectRow | None:
-    """An object that is on the local disk and belongs to a conversation that nobody deleted."""
+    """Get an object on the local disk whose conversation is not deleted."""
     query: Select[StoredObjectRow] = _local(StoredObjectRow).where(StoredObjectRow.id == object_id)
     return (await session.execute(query)).scalar_one_or_none()
 
 
 async def count_local(session: AsyncSession) -> LocalObjects:
-    """What is on the local disk; nothing of conversations that are being deleted."""
+    """Count the objects on the local disk, without those of conversations that are being deleted."""
     free = StoredObjectRow.parked.is_(None)
     query = _local(
         func.count(),
@@ -143,26 +143,26 @@ async def count_local(session: AsyncSession) -> LocalObjects:
 
 
 async def park(session: AsyncSession, object_id: int, locator: str, reason: str) -> None:
-    """Let an object stay where it is, if it still is there, and say why."""
+    """Mark an object as one that may not move, with the reason, if it has not moved since."""
     here = (StoredObjectRow.id == object_id, StoredObjectRow.locator == locator)
     await session.execute(update(StoredObjectRow).where(*here).values(parked=reason))
 
 
 async def unpark_all(session: AsyncSession) -> int:
-    """Let everything that is parked on the local disk move again; returns how many objects that are."""
+    """Let all parked objects on the local disk move again; returns their number."""
     parked = (StoredObjectRow.store == "local", StoredObjectRow.parked.is_not(None))
     return await _change(session, update(StoredObjectRow).where(*parked).values(parked=None))
 
 
 async def switch(session: AsyncSession, row: StoredObjectRow, *, store: str, locator: str, version: str | None) -> bool:
-    """Say that an object is in another place now, in its row and in its conversation's.
+    """Record the new place of an object, in its row and in its conversation's.
 
     Returns:
-        False: somebody was faster. It is not where `row` says any more, or its conversation is being deleted.
+        False: the object is no longer where `row` says, or its conversation is being deleted.
     """
     urls = (Conversation.recording_url, Conversation.transcript_url)
     moved_urls = {url: case((url == row.locator, locator), else_=url) for url in urls}
-    # Changed or not, this locks the conversation's row: no delete comes in between.
+    # This locks the conversation's row, changed or not, so that no deletion interferes.
     alive = (Conversation.id == row.conversation_id, Conversation.deleted_at.is_(None))
     if not await _change(session, update(Conversation).where(*alive).values(moved_urls)):
         return False
@@ -172,7 +172,7 @@ async def switch(session: AsyncSession, row: StoredObjectRow, *, store: str, loc
 
 
 async def is_in_use(session: AsyncSession, conversation_id: str, locator: str) -> bool:
-    """Whether a row of a conversation that nobody deleted says that an object is there."""
+    """Whether a row of a conversation that is not deleted names this locator."""
     query = (
         select(StoredObjectRow.id)
         .join(Conversation)
@@ -183,7 +183,7 @@ async def is_in_use(session: AsyncSession, conversation_id: str, locator: str) -
 
 
 async def list_objects_of(session: AsyncSession, conversation_ids: Collection[str]) -> Sequence[StoredObjectRow]:
-    """The objects of several conversations, those that are being deleted left out."""
+    """Get the objects of several conversations, without those being deleted."""
     query = select(StoredObjectRow).join(Conversation)
     wanted = (Conversation.id.in_(conversation_ids), Conversation.deleted_at.is_(None))
     return (await session.execute(query.where(*wanted))).scalars().all()
@@ -201,7 +201,7 @@ def _local(*what: Any) -> Select[Any]:
 
 
 async def _change(session: AsyncSession, statement: Executable) -> int:
-    """Run an UPDATE; returns how many rows it found. Rows that the session has read stay as they were read."""
+    """Run an UPDATE and return its row count. Rows that the session has already loaded are not refreshed."""
     result = await session.execute(statement, execution_options={"synchronize_session": False})
     return cast(CursorResult[Any], result).rowcount
 

@@ -13,7 +13,7 @@ from backend.database.models import Worker
 
 
 def database_now(dialect: str) -> Any:
-    """This instant by the clock of the database, for machines whose own clocks differ; SQLite has none but theirs."""
+    """Return the current time by the database's clock, since the clocks of machines differ; SQLite has no clock."""
     return func.clock_timestamp() if dialect == "postgresql" else datetime.now(UTC)
 
 
@@ -46,7 +46,7 @@ async def list_workers(session: AsyncSession) -> Sequence[Worker]:
 
 
 async def delete_worker(session: AsyncSession, worker_id: str, seen_at: datetime | None = None) -> bool:
-    """Unregister a worker, unless it has given a sign of life since `seen_at`; returns whether it was there."""
+    """Unregister a worker, unless its heartbeat is newer than `seen_at`; returns whether it was registered."""
     query = delete(Worker).where(Worker.id == worker_id)
     if seen_at is not None:
         query = query.where(Worker.heartbeat_at == seen_at)

@@ -32,7 +32,7 @@ MEDIA_TYPES: Mapping[TranscriptFormat, str] = {
     TranscriptFormat.VTT: "text/vtt",
     TranscriptFormat.SRT: "application/x-subrip",
 }
-"""In the order in which they are sent if the client does not mind."""
+"""In order of preference where the client has none."""
 
 
 def _negotiate(accept: str) -> TranscriptFormat:

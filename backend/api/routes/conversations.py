@@ -28,7 +28,7 @@ _RECORDING = {"content": {"audio/*": {"schema": {"type": "string", "format": "bi
 @router.get("", summary="List conversations, newest first", responses=problem_responses(422, 503))
 async def list_conversations(
     services: ServicesDep,
-    status: Annotated[ConversationStatus | None, Query(description="Only those in this state")] = None,
+    status: Annotated[ConversationStatus | None, Query(description="Only conversations in this state")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     offset: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0,
 ) -> ConversationPage:
@@ -57,7 +57,7 @@ async def get_conversation(conversation_id: str, services: ServicesDep) -> Conve
 async def get_transcript(
     conversation_id: str,
     services: ServicesDep,
-    wanted: Annotated[TranscriptFormat | None, Query(alias="format", description="Wins over Accept")] = None,
+    wanted: Annotated[TranscriptFormat | None, Query(alias="format", description="Overrides the Accept header")] = None,
     accept: Annotated[list[str] | None, Header(include_in_schema=False)] = None,
 ) -> Response:
     kind = wanted or _negotiate(",".join(accept or ()))
@@ -67,7 +67,7 @@ async def get_transcript(
 @router.head("/{conversation_id}/audio", include_in_schema=False)
 @router.get(
     "/{conversation_id}/audio",
-    summary="The recording; ranges are served, S3 objects by redirect",
+    summary="The recording, with support for ranges; S3 objects by redirect",
     response_class=Response,
     responses={
         200: _RECORDING,
@@ -98,14 +98,14 @@ async def get_audio(conversation_id: str, services: ServicesDep) -> Response:
     "/{conversation_id}",
     status_code=204,
     response_class=Response,
-    summary="Delete a conversation: its rows and its stored files",
+    summary="Delete a conversation with its rows and stored files",
     responses={
-        202: {"model": DeletionOut, "description": "Deleted, but a store that holds files of it cannot be reached now"},
+        202: {"model": DeletionOut, "description": "Deleted, but a store with some of its files cannot be reached now"},
         **problem_responses(404, 503),
     },
 )
 async def delete_conversation(conversation_id: str, services: ServicesDep) -> Response:
-    """From the answer on nobody sees the conversation. What could not be deleted at once is deleted later."""
+    """The conversation is no longer visible after the response. Files that cannot be deleted now are deleted later."""
     deletion = await services.deletes.delete(conversation_id)
     if deletion.complete:
         return Response(status_code=204)

@@ -1,4 +1,4 @@
-"""Is it alive, is it ready, what is it made of."""
+"""Liveness, readiness, components and metrics."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ metrics_router = APIRouter(tags=["health"])
 
 @metrics_router.get(
     "/metrics",
-    summary="Figures for Prometheus",
+    summary="Metrics for Prometheus",
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )

@@ -1,4 +1,4 @@
-"""Jobs: how far they are, live events, cancelling, trying again."""
+"""Jobs: status, live events, cancelling, retrying."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ RECONNECT_MS = 2000
 
 
 async def _find_job(job_id: str, services: ServicesDep) -> None:
-    """Before a stream begins: afterwards no error can be told any more."""
+    """Raise NotFound before the stream begins, while the response can still be an error."""
     await services.jobs.get(job_id)
 
 
 @router.get("", summary="List jobs, newest first", responses=problem_responses(422, 503))
 async def list_jobs(
     services: ServicesDep,
-    status: Annotated[JobStatus | None, Query(description="Only those in this state")] = None,
+    status: Annotated[JobStatus | None, Query(description="Only jobs in this state")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     offset: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0,
 ) -> JobPage:
@@ -36,7 +36,7 @@ async def list_jobs(
     return JobPage.from_jobs(found, total, limit, offset)
 
 
-@router.get("/{job_id}", summary="How far a job is", responses=problem_responses(404, 503))
+@router.get("/{job_id}", summary="Status and progress of a job", responses=problem_responses(404, 503))
 async def get_job(job_id: str, services: ServicesDep) -> JobOut:
     return JobOut.from_job(await services.jobs.get(job_id))
 
@@ -44,7 +44,7 @@ async def get_job(job_id: str, services: ServicesDep) -> JobOut:
 @router.get(
     "/{job_id}/events",
     dependencies=[Depends(_find_job)],
-    summary="A job's state now and whenever it changes, as server-sent events",
+    summary="State of a job, now and after each change, as server-sent events",
     response_class=EventSourceResponse,
     responses=problem_responses(404, 503),
 )
@@ -55,7 +55,7 @@ async def follow_job(
 ) -> AsyncIterable[ServerSentEvent]:
     """Events `queued`, `progress`, `completed`, `failed` and `cancelled`, each with the job as its data.
 
-    The stream ends with the job. Whoever reconnects with `Last-Event-ID` is told only what has changed since.
+    The stream ends with the job. A client that reconnects with `Last-Event-ID` receives only newer events.
     """
     async for job in services.jobs.follow(job_id):
         event_id = _event_id(job)
@@ -70,14 +70,14 @@ async def follow_job(
 
 @router.delete("/{job_id}", summary="Cancel a job and forget its recording", responses=problem_responses(404, 409, 503))
 async def cancel_job(job_id: str, services: ServicesDep) -> JobOut:
-    """It stops within two seconds, also in the middle of a transcription. One that is cancelled already stays so."""
+    """A running job stops within two seconds. Cancelling a cancelled job changes nothing."""
     return JobOut.from_job(await services.jobs.cancel(job_id))
 
 
 @router.post(
     "/{job_id}/retry",
     status_code=202,
-    summary="Queue a failed job once more",
+    summary="Retry a failed job",
     responses=problem_responses(404, 409, 503),
 )
 async def retry_job(job_id: str, services: ServicesDep) -> JobOut:
@@ -85,5 +85,5 @@ async def retry_job(job_id: str, services: ServicesDep) -> JobOut:
 
 
 def _event_id(job: JobView) -> str:
-    """What tells two states of one job apart."""
+    """Return a different id for every state of a job."""
     return f"{job.attempt}-{job.status}-{job.stage or ''}-{job.progress:.4f}-{job.position or 0}"

@@ -1,4 +1,4 @@
-"""What goes over the wire: requests in, responses out. `from_*` turn domain values and rows into them."""
+"""Conversations in the API: list, detail, deletion."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from backend.services.conversations.views import ConversationView, DetailedConve
 
 
 class ConversationSummary(BaseModel):
-    """One row of the list."""
+    """A conversation in a list."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -51,7 +51,7 @@ class ConversationPage(BaseModel):
 
 class ParticipantOut(SpeakerStatsOut):
     label: str
-    display_name: str | None = Field(description="The person's name, if the voice is known")
+    display_name: str | None = Field(description="Name of the person if the voice was recognised")
 
 
 class StoredObjectOut(BaseModel):
@@ -82,12 +82,12 @@ class ConversationDetail(ConversationSummary):
 
 
 class DeletionOut(BaseModel):
-    """A delete that waits for a store."""
+    """A deletion that waits for a store."""
 
     model_config = ConfigDict(from_attributes=True)
 
     conversation_id: str
     left: list[str] = Field(
-        description="Locators of what is still stored, or the name of a store that could not be asked what it has"
+        description="Locators of objects that still exist, or names of stores that could not be listed"
     )
-    reason: str | None = Field(description="What that waits for; it is deleted without being asked for again")
+    reason: str | None = Field(description="Why deletion is still pending. It is retried automatically")

@@ -1,4 +1,4 @@
-"""Jobs over the wire."""
+"""Jobs in the API."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from backend.services.jobs.views import JobView
 
 
 class JobOut(BaseModel):
-    """A recording on its way to a conversation."""
+    """A recording that is being turned into a conversation."""
 
     id: str = Field(examples=["job_4f2c9a51d0b84e7f8a3b6c1d2e3f4a5b"])
-    conversation_id: str = Field(description="Where the result is, or will be")
+    conversation_id: str = Field(description="Conversation with the result, once there is one")
     status: JobStatus
     stage: str | None = Field(description="decode, diarize, transcribe, attribute or store", examples=["diarize"])
-    progress: float = Field(ge=0, le=1, description="How much is done")
-    seconds_left: float | None = Field(description="If it goes on like this; null while nobody can know")
-    position: int | None = Field(description="Place in the queue; null once it runs")
-    attempts: int = Field(description="How often it was started")
+    progress: float = Field(ge=0, le=1, description="Fraction done")
+    seconds_left: float | None = Field(description="Estimated time left; null while unknown")
+    position: int | None = Field(description="Place in the queue; null once the job runs")
+    attempts: int = Field(description="Number of times the job was started")
     filename: str
     size_bytes: int
     sha256: str
-    error: Problem | None = Field(description="Why it failed")
+    error: Problem | None = Field(description="Why the job failed")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None

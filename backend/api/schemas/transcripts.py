@@ -1,4 +1,4 @@
-"""A transcript as the API shows it: words, segments, speakers."""
+"""A transcript in the API: words, segments, speakers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from backend.domain.transcript import NamedSpeaker, Segment, Transcript, Word
 
 class WordOut(BaseModel):
     word: str
-    start: float | None = Field(description="Seconds from the start; null where the engine could not place the word")
+    start: float | None = Field(description="Seconds from the start; null if the engine could not place the word")
     end: float | None
     probability: float | None
 
@@ -26,7 +26,7 @@ class SegmentOut(BaseModel):
     end: float = Field(examples=[3.1])
     speaker: str = Field(examples=["Speaker 1"])
     text: str = Field(examples=["Good morning, everyone."])
-    words: list[WordOut] = Field(description="Empty where the engine gives no word times")
+    words: list[WordOut] = Field(description="Empty if the engine gives no word times")
 
     @classmethod
     def from_segment(cls, segment: Segment) -> SegmentOut:
@@ -41,7 +41,7 @@ class SegmentOut(BaseModel):
 
 class SpeakerStatsOut(BaseModel):
     speaking_time_s: float = Field(examples=[41.7])
-    share: float = Field(description="Part of all speaking time, 0 to 1", examples=[0.58])
+    share: float = Field(description="Share of the total speaking time, 0 to 1", examples=[0.58])
     word_count: int
     segment_count: int
 

@@ -1,4 +1,4 @@
-"""Uploads straight to the bucket, as they go over the wire."""
+"""Direct uploads to the bucket in the API."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class PresignIn(BaseModel):
 
 class PartOut(BaseModel):
     part_number: int
-    size_bytes: int = Field(description="Exactly so many bytes are taken")
-    url: str = Field(description="Where to PUT them. It is a secret: whoever has it may write this part")
+    size_bytes: int = Field(description="Exact size of this part")
+    url: str = Field(description="Presigned URL to PUT the part to. Keep it secret: it allows writing this part")
 
 
 class PresignOut(BaseModel):
     upload_id: str = Field(examples=["upload_2f6c"])
-    parts: list[PartOut] = Field(description="In the order of the file")
+    parts: list[PartOut] = Field(description="Parts in file order")
     expires_at: datetime
 
     @classmethod
