@@ -18,6 +18,7 @@ from backend.services.conversations.reading import ConversationService
 from backend.services.jobs.background import STORAGE, Background
 from backend.services.jobs.durable import DurableEngine
 from backend.services.jobs.heartbeat import this_process
+from backend.services.jobs.intake import Intake
 from backend.services.jobs.runner import ALL_QUEUES, JobRunner
 from backend.services.jobs.service import JobService
 from backend.services.lifecycle.drain import DrainService
@@ -58,6 +59,7 @@ class Services:
     drain: DrainService
     deletes: DeletionService
     reconciliation: ReconciliationService
+    intake: Intake
     jobs: JobService
     runner: JobRunner
     durable: DurableEngine
@@ -103,11 +105,12 @@ async def open_services(
         await stack.enter_async_context(UploadSweeper(uploads, storage, database, expires_s=expires_s))
         identity = this_process()
         durable = DurableEngine(settings.database_url, executor_id=identity.id, version=WORKFLOWS_VERSION)
-        jobs = JobService(
+        jobs = JobService(storage, database, durable)
+        intake = Intake(
             storage,
             database,
-            durable,
             speech,
+            jobs,
             metrics,
             share_recordings=settings.workers == "none",
             max_queued=settings.max_queued_jobs,
@@ -146,6 +149,7 @@ async def open_services(
             drain=drain,
             deletes=deletes,
             reconciliation=ReconciliationService(storage, database),
+            intake=intake,
             jobs=jobs,
             runner=runner,
             durable=durable,

@@ -321,7 +321,7 @@ async def test_a_full_queue_is_refused_before_the_body_is_read(
 
 
 async def test_owners_take_turns_in_the_queue(settings: Settings, engine: SteppedTranscriber, recording: Path) -> None:
-    from backend.services.jobs.service import ReceivedRecording, Submission
+    from backend.services.jobs.intake import ReceivedRecording, Submission
     from backend.services.processing.service import ProcessOptions
 
     speech = SpeechPipeline(Lazy("stepped", lambda: engine), None, max_audio_s=60)
@@ -332,7 +332,7 @@ async def test_owners_take_turns_in_the_queue(settings: Settings, engine: Steppe
                 yield recording.read_bytes()
 
             async with services.storage.spool(chunks()) as spooled:
-                job = await services.jobs.submit(
+                job = await services.intake.submit(
                     ReceivedRecording(spooled, "a.wav"), ProcessOptions(), Submission(owner=owner)
                 )
             return job.priority

@@ -61,6 +61,7 @@ def doom(point: str, signal_number: int) -> None:
     """Make this process die at a point."""
     from backend.engines.community1.diarizer import Community1Diarizer
     from backend.engines.moonshine.transcriber import MoonshineTranscriber
+    from backend.services.jobs.intake import Intake
     from backend.services.jobs.service import JobService
     from backend.services.processing.service import ProcessingService
     from backend.services.speech.pipeline import SpeechPipeline
@@ -95,7 +96,7 @@ def doom(point: str, signal_number: int) -> None:
         stage, _, most_s = detail.partition(":")
         stages: dict[str, tuple[Any, str]] = {
             "upload": (Spool, "_write"),
-            "accept": (JobService, "submit"),
+            "accept": (Intake, "submit"),
             "decode": (SpeechPipeline, "_decode"),
             "diarize": (Community1Diarizer, "diarize"),
             "transcribe": (MoonshineTranscriber, "transcribe"),
@@ -109,9 +110,9 @@ def doom(point: str, signal_number: int) -> None:
         _around(*stages[stage], die_soon, _nothing)
         return
     points: dict[str, tuple[Any, str, Callable[..., None], Callable[..., None]]] = {
-        "kept": (AcceptedRecordings, "keep", _nothing, die),
-        "accepted": (JobService, "_start", die, _nothing),
-        "queued": (JobService, "_start", _nothing, die),
+        "kept": (AcceptedRecordings, "add", _nothing, die),
+        "accepted": (JobService, "start", die, _nothing),
+        "queued": (JobService, "start", _nothing, die),
         "decoded": (SpeechPipeline, "_decode", _nothing, die),
         "diarizing": (Community1Diarizer, "diarize", die, _nothing),
         "diarized": (Community1Diarizer, "diarize", _nothing, die),

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from backend.api.requests.multipart import MultipartUpload
-from backend.services.jobs.service import ReceivedRecording
+from backend.services.jobs.intake import ReceivedRecording
 from backend.services.storage import SpooledFile
 from backend.wiring.services import Services
 

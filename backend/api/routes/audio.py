@@ -18,7 +18,7 @@ from backend.api.schemas.audio import ProcessForm, ProcessResponse
 from backend.api.schemas.jobs import JobOut
 from backend.api.schemas.storage import StorageInfoOut
 from backend.errors import DatabaseUnavailable
-from backend.services.jobs.service import Submission
+from backend.services.jobs.intake import Submission
 
 router = APIRouter(prefix="/audio", tags=["audio"])
 
@@ -68,7 +68,7 @@ async def process_audio(
     arrived it is processed even if the client hangs up or the server is killed. The answer comes when everything is
     stored; silence gives an empty transcript with no speakers.
     """
-    await services.jobs.check_capacity(owner)
+    await services.intake.check_capacity(owner)
     form = open_form(request, services)
     expected = int(request.headers.get("content-length") or 0) or None
     limit = services.settings.max_upload_bytes
@@ -81,7 +81,7 @@ async def process_audio(
             owner=owner,
         )
         async with recording_of(form, spooled, services, owner) as upload:
-            job = await services.jobs.submit(upload, fields.to_options(), how)
+            job = await services.intake.submit(upload, fields.to_options(), how)
     if respond_async or (prefer and _RESPOND_ASYNC.search(prefer)):
         headers = {"Location": f"/jobs/{job.id}", "Preference-Applied": "respond-async"}
         return JSONResponse(JobOut.from_row(job).model_dump(mode="json"), 202, headers)
