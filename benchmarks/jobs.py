@@ -34,12 +34,13 @@ from backend.database.migrate import migrate
 from backend.database.models import Conversation, ConversationStatus, Job, JobStatus
 from backend.database.session import Database
 from backend.domain.transcript import Segment, SpeakerStats, Transcript, Word
-from backend.services.jobs.intake import ReceivedRecording, Submission
+from backend.services.jobs.intake import Submission
+from backend.services.jobs.queue import QUEUES
 from backend.services.jobs.runner import ALL_QUEUES
-from backend.services.jobs.service import QUEUES
 from backend.services.processing.service import ProcessOptions
 from backend.services.speech.steps import DirectSteps
 from backend.services.storage import StorageConfig
+from backend.services.uploads.sources import StreamedRecording
 from backend.wiring.services import Services, open_services
 from benchmarks.report import UNKNOWN, describe, machine, table
 from tests.conftest import scripted_speech
@@ -259,8 +260,7 @@ async def submit(services: Services, sound: bytes, how: Submission) -> Job:
     async def chunks() -> AsyncIterator[bytes]:
         yield sound
 
-    async with services.storage.spool(chunks()) as spooled:
-        return await services.intake.submit(ReceivedRecording(spooled, "tone.wav", "audio/wav"), OPTIONS, how)
+    return await services.intake.accept(StreamedRecording(chunks(), "tone.wav", "audio/wav"), OPTIONS, how)
 
 
 async def run_durably(services: Services, sound: bytes, *, here: bool) -> None:

@@ -305,7 +305,7 @@ def serve(port: int, folder: Path) -> None:
 
     async def spool(request: Request) -> Response:
         services: Services = request.app.state.services
-        form = open_form(request, services)
+        form = open_form(request, settings.max_upload_bytes)
         async with services.storage.spool(form.file_chunks(), max_bytes=settings.max_upload_bytes) as spooled:
             return PlainTextResponse(spooled.sha256)
 

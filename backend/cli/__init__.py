@@ -162,7 +162,8 @@ def pull_model(name: Annotated[str, typer.Argument(help="A name from `aperta mod
 async def _process_all(settings: Settings, files: list[Path], form: dict[str, object], as_json: bool) -> int:
     """Process files one after the other; returns how many failed."""
     from backend.api.schemas.audio import ProcessForm, ProcessResponse
-    from backend.services.jobs.intake import ReceivedRecording, Submission
+    from backend.services.jobs.intake import Submission
+    from backend.services.uploads.sources import StreamedRecording
     from backend.wiring.services import open_services
 
     options = ProcessForm.model_validate(form).to_options()
@@ -171,9 +172,8 @@ async def _process_all(settings: Settings, files: list[Path], form: dict[str, ob
         for path in files:
             try:
                 with _progress_bar(path.name) as report:
-                    async with services.storage.spool(_chunks(path), max_bytes=settings.max_upload_bytes) as spooled:
-                        how = Submission(here=True, report=report)
-                        job = await services.intake.submit(ReceivedRecording(spooled, path.name), options, how)
+                    how = Submission(here=True, report=report)
+                    job = await services.intake.accept(StreamedRecording(_chunks(path), path.name), options, how)
                     done = await services.jobs.result(await services.jobs.wait(job.id))
             except (AppError, OSError) as error:
                 failed += 1

@@ -19,8 +19,10 @@ from backend.services.jobs.background import STORAGE, Background
 from backend.services.jobs.durable import DurableEngine
 from backend.services.jobs.heartbeat import this_process
 from backend.services.jobs.intake import Intake
+from backend.services.jobs.queue import JobQueue
 from backend.services.jobs.runner import ALL_QUEUES, JobRunner
 from backend.services.jobs.service import JobService
+from backend.services.jobs.watch import JobWatch
 from backend.services.lifecycle.drain import DrainService
 from backend.services.people.service import PeopleService
 from backend.services.processing.service import ProcessingService
@@ -31,6 +33,7 @@ from backend.services.speech.pipeline import SpeechPipeline
 from backend.services.storage import StorageService
 from backend.services.uploads.expiry import UploadSweeper
 from backend.services.uploads.service import UploadService
+from backend.services.uploads.sources import Sources
 from backend.services.webhooks.service import WebhookService, read_secrets
 from backend.wiring.engines import open_speech
 
@@ -54,7 +57,6 @@ class Services:
     conversations: ConversationService
     people: PeopleService
     metrics: Metrics
-    fetcher: Fetcher
     webhooks: WebhookService
     drain: DrainService
     deletes: DeletionService
@@ -105,17 +107,7 @@ async def open_services(
         await stack.enter_async_context(UploadSweeper(uploads, storage, database, expires_s=expires_s))
         identity = this_process()
         durable = DurableEngine(settings.database_url, executor_id=identity.id, version=WORKFLOWS_VERSION)
-        jobs = JobService(storage, database, durable)
-        intake = Intake(
-            storage,
-            database,
-            speech,
-            jobs,
-            metrics,
-            share_recordings=settings.workers == "none",
-            max_queued=settings.max_queued_jobs,
-            max_queued_per_owner=settings.max_queued_jobs_per_key,
-        )
+        queue, watch = JobQueue(durable), JobWatch(database)
         if listen is None:
             # Without workers it still moves the files that are on its own disk.
             listen = ALL_QUEUES if settings.workers == "embedded" else (STORAGE,)
@@ -124,7 +116,8 @@ async def open_services(
             database,
             durable,
             processing,
-            jobs,
+            queue,
+            watch,
             Background(storage, database, durable, webhooks, drain, deletes, host=identity.host),
             identity,
             listen=listen,
@@ -132,9 +125,22 @@ async def open_services(
             poll_s=settings.queue_poll_s,
             keep_days=settings.jobs_keep_days,
         )
-        await stack.enter_async_context(jobs.watch)
-        jobs.ensure_running = runner.start
+        await stack.enter_async_context(watch)
         stack.push_async_callback(runner.stop)
+        intake = Intake(
+            storage,
+            database,
+            Sources(storage, _open_fetcher(settings), uploads, max_bytes=settings.max_upload_bytes),
+            webhooks,
+            speech,
+            metrics,
+            runner,
+            queue,
+            watch,
+            share_recordings=settings.workers == "none",
+            max_queued=settings.max_queued_jobs,
+            max_queued_per_owner=settings.max_queued_jobs_per_key,
+        )
         yield Services(
             settings=settings,
             storage=storage,
@@ -144,13 +150,12 @@ async def open_services(
             conversations=ConversationService(storage, database),
             people=people,
             metrics=metrics,
-            fetcher=_open_fetcher(settings),
             webhooks=webhooks,
             drain=drain,
             deletes=deletes,
             reconciliation=ReconciliationService(storage, database),
             intake=intake,
-            jobs=jobs,
+            jobs=JobService(storage, database, durable, queue, watch, runner),
             runner=runner,
             durable=durable,
             uploads=uploads,

@@ -51,7 +51,7 @@ UPLOAD = {
     "spooled": _point(f"{STORAGE}.spool", "Spool._write", "after"),
     "before the rename": _point(f"{STORAGE}.kept", "AcceptedRecordings.keep", "before"),
     "renamed": _point(f"{STORAGE}.kept", "AcceptedRecordings.keep", "after"),
-    "accepted": _point("backend.services.jobs.intake", "Intake._accept", "after"),
+    "accepted": _point("backend.services.jobs.intake", "Intake._write", "after"),
     "between steps": _point("backend.services.jobs.steps", "DurableSteps.run", "after", often=12),
     "before the commit": _point("backend.services.processing.service", "ProcessingService._commit", "before"),
     "committed": _point("backend.services.processing.service", "ProcessingService._commit", "after"),

@@ -1,4 +1,4 @@
-"""A request's body as it arrives. How long it may take is the matter of `limits.py`."""
+"""A request's body as it arrives. `middleware/body_limits.py` says how long it may take."""
 
 from __future__ import annotations
 

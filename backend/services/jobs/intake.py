@@ -7,7 +7,8 @@ row of a conversation. `service.py` follows and ends jobs; `runner.py` runs them
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -20,25 +21,17 @@ from backend.database.session import Database
 from backend.domain.filenames import safe_filename
 from backend.errors import DatabaseUnavailable, InvalidInput, TooManyJobs
 from backend.observability.metrics import Metrics
-from backend.services.jobs.service import LONG, SHORT, JobService
+from backend.services.jobs.queue import JobQueue, queue_for
+from backend.services.jobs.runner import JobRunner
+from backend.services.jobs.watch import JobWatch
 from backend.services.processing.service import OPTIONS, ProcessOptions, object_row
 from backend.services.speech.pipeline import SpeechPipeline
 from backend.services.speech.values import StageProgress, ignore_progress
 from backend.services.storage import SpooledFile, StorageService, StoredObject
+from backend.services.uploads.sources import ReceivedRecording, Source, Sources
+from backend.services.webhooks.service import WebhookService
 
 logger = logging.getLogger(__name__)
-
-LONG_FROM_S = 30 * 60
-"""Recordings from this length on have a queue of their own, so that short ones are not stuck behind them."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReceivedRecording:
-    """A received recording. `filename` and `content_type` are the client's words."""
-
-    spooled: SpooledFile
-    filename: str
-    content_type: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +41,9 @@ class Submission:
     Attributes:
         idempotency_key: the same key again gives the same job.
         dedupe: the same bytes again give the job that has them.
-        callback_url: told when the job ends.
+        callback_url: told when the job ends; None: the configured one.
         owner: whose job it is; each owner gets a fair share of the queue.
-        here: run it in this process, past the queue.
+        here: run it in this process, past the queue and its limits; no webhook is told, because the caller waits.
         report: told of its stages if it runs in this process.
     """
 
@@ -62,8 +55,18 @@ class Submission:
     report: StageProgress = ignore_progress
 
 
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Which recording is meant, what to do with it, and how to accept it."""
+
+    source: Source
+    options: ProcessOptions
+    how: Submission = field(default_factory=Submission)
+
+
 class Intake:
-    """
+    """The only way in for a recording. Waiting for its job is the matter of `JobService`.
+
     Args:
         share_recordings: store a recording on arrival, for workers that do not see this machine's spool.
         max_queued: how many jobs may wait or run at once.
@@ -74,9 +77,13 @@ class Intake:
         self,
         storage: StorageService,
         database: Database,
+        sources: Sources,
+        webhooks: WebhookService,
         speech: SpeechPipeline,
-        service: JobService,
         metrics: Metrics,
+        runner: JobRunner,
+        queue: JobQueue,
+        watch: JobWatch,
         *,
         share_recordings: bool = False,
         max_queued: int = 1000,
@@ -84,19 +91,63 @@ class Intake:
     ) -> None:
         self._storage = storage
         self._database = database
+        self._sources = sources
+        self._webhooks = webhooks
         self._speech = speech
-        self._jobs = service
         self._metrics = metrics
+        self._runner = runner
+        self._queue = queue
+        self._watch = watch
         self._share_recordings = share_recordings
         self._max_queued = max_queued
         self._max_queued_per_owner = max_queued_per_owner
 
-    async def check_capacity(self, owner: str = "") -> None:
-        """Refuse while the queue is full, before a body is read.
+    async def accept(self, source: Source, options: ProcessOptions, how: Submission = Submission()) -> Job:
+        """Accept a recording: from then on it is processed exactly once, even if this process dies.
 
         Raises:
-            TooManyJobs
+            TooManyJobs: the queue is full; raised before any of the recording is read.
+            InvalidAudio: these bytes are no recording.
+            InvalidInput: the callback URL cannot be used, or the idempotency key belongs to another request.
+            StorageError: the recording cannot be stored.
+            DatabaseUnavailable
+            AppError: as `Sources.open`.
         """
+        if not how.here:
+            await self._check_capacity(how.owner)
+        return await self._take(Order(source, options, how))
+
+    async def accept_form(
+        self,
+        file: AsyncIterator[bytes],
+        read_order: Callable[[SpooledFile], Order],
+        *,
+        owner: str = "",
+        size_bytes: int | None = None,
+    ) -> Job:
+        """Accept the recording of a form that is still arriving.
+
+        Args:
+            file: the form's file; empty if the form names another source.
+            read_order: called when `file` is in the spool. A form's fields may follow its file, and are known then.
+            owner: whose job it is, as in the order.
+            size_bytes: the size that the client announced.
+
+        Raises:
+            AppError: as `accept`.
+        """
+        await self._check_capacity(owner)
+        async with self._sources.spool(file, size_bytes) as spooled:
+            return await self._take(read_order(spooled))
+
+    async def _take(self, order: Order) -> Job:
+        how = order.how
+        if not how.here:
+            how = replace(how, callback_url=await self._webhooks.callback_for(how.callback_url))
+        async with self._sources.open(order.source, how.owner) as received:
+            return await self._submit(received, order.options, how)
+
+    async def _check_capacity(self, owner: str) -> None:
         async with self._database.transaction() as session:
             total = await jobs.count_active(session)
             own = await jobs.count_active(session, owner=owner)
@@ -110,15 +161,7 @@ class Intake:
                 "while."
             )
 
-    async def submit(self, upload: ReceivedRecording, options: ProcessOptions, how: Submission = Submission()) -> Job:
-        """Accept a recording: after this it is processed exactly once, whatever dies.
-
-        Raises:
-            InvalidAudio: these bytes are no recording.
-            InvalidInput: the idempotency key belongs to another request.
-            StorageError: it cannot be kept.
-            DatabaseUnavailable
-        """
+    async def _submit(self, upload: ReceivedRecording, options: ProcessOptions, how: Submission) -> Job:
         if found := await self._find_same(upload, options, how):
             return found
         try:
@@ -130,13 +173,14 @@ class Intake:
         try:
             await (self._share if self._share_recordings else self._keep)(job, upload.spooled, options)
         except IntegrityError:
-            # Somebody else came first with the same key.
+            # Another request came first with the same key.
             if found := await self._find_same(upload, options, how):
                 return found
             raise
         if how.report is not ignore_progress:
-            self._jobs.reports[job.id] = how.report
-        await self._jobs.start(job, here=how.here)
+            self._watch.reports[job.id] = how.report
+        await self._runner.start()
+        await self._queue.add(job, here=how.here)
         return job
 
     async def _find_same(self, upload: ReceivedRecording, options: ProcessOptions, how: Submission) -> Job | None:
@@ -154,7 +198,7 @@ class Intake:
         """Accept a recording that waits in this machine's spool."""
         await self._storage.accepted.add(spooled, job.id)
         try:
-            await self._accept(job, options)
+            await self._write(job, options)
         except BaseException as error:
             if await self._is_unknown(job.id, error):
                 await self._storage.accepted.remove(job.id)
@@ -167,13 +211,13 @@ class Intake:
         )
         job.recording = stored.locator
         try:
-            await self._accept(job, options, stored)
+            await self._write(job, options, stored)
         except BaseException as error:
             if await self._is_unknown(job.id, error):
                 await self._storage.delete(stored.locator)
             raise
 
-    async def _accept(self, job: Job, options: ProcessOptions, stored: StoredObject | None = None) -> None:
+    async def _write(self, job: Job, options: ProcessOptions, stored: StoredObject | None = None) -> None:
         conversation = Conversation(
             id=job.conversation_id,
             title=options.title,
@@ -215,7 +259,7 @@ def _new_job(
         id=job_id,
         conversation_id=f"conv_{uuid4().hex}",
         status=JobStatus.QUEUED,
-        queue=LONG if (expected_s or 0) >= LONG_FROM_S else SHORT,
+        queue=queue_for(expected_s),
         owner=how.owner,
         recording=job_id,
         filename=safe_filename(upload.filename),

@@ -11,7 +11,7 @@ from backend.database.jobs import ENDED
 from backend.database.models import JobStatus
 from backend.database.session import Database
 from backend.services.jobs.durable import DurableEngine, Pending
-from backend.services.jobs.service import WORKFLOW, JobService
+from backend.services.jobs.queue import WORKFLOW, JobQueue
 from backend.services.storage import StorageService
 
 logger = logging.getLogger(__name__)
@@ -31,14 +31,14 @@ class JobMaintenance:
         storage: StorageService,
         database: Database,
         durable: DurableEngine,
-        service: JobService,
+        queue: JobQueue,
         *,
         keep_days: float,
     ) -> None:
         self._storage = storage
         self._database = database
         self._durable = durable
-        self._jobs = service
+        self._queue = queue
         self._keep_days = keep_days
 
     async def requeue_lost(self) -> int:
@@ -63,7 +63,7 @@ class JobMaintenance:
                 continue
             if state is not None:
                 await self._durable.forget([job_id])
-            await self._jobs.enqueue(job)
+            await self._queue.add(job)
             lost += 1
         return lost
 

@@ -29,9 +29,10 @@ from backend.services.jobs.background import Background
 from backend.services.jobs.durable import DurableEngine, Pending, QueueLimit
 from backend.services.jobs.heartbeat import Heartbeat, ProcessIdentity, is_dead
 from backend.services.jobs.maintenance import JobMaintenance
+from backend.services.jobs.queue import LONG, QUEUES, SHORT, WORKFLOW, JobQueue
 from backend.services.jobs.recording import OutOfReach, Recordings
-from backend.services.jobs.service import LONG, QUEUES, SHORT, WORKFLOW, JobService
 from backend.services.jobs.steps import DurableSteps, Interrupted, Interruption, JobProgress
+from backend.services.jobs.watch import JobWatch
 from backend.services.processing.service import ProcessingService
 from backend.services.speech.values import ignore_progress
 from backend.services.storage import SpooledFile, StorageService
@@ -60,7 +61,8 @@ class JobRunner:
         database: Database,
         durable: DurableEngine,
         processing: ProcessingService,
-        service: JobService,
+        queue: JobQueue,
+        watch: JobWatch,
         background: Background,
         identity: ProcessIdentity,
         *,
@@ -73,14 +75,14 @@ class JobRunner:
         self._database = database
         self._durable = durable
         self._processing = processing
-        self._service = service
+        self._waiting = watch
         self._identity = identity
         self._background = background
         self._listen = tuple(listen)
         self._recordings = Recordings(storage, database)
         self._limits = {SHORT: QueueLimit(at_once, poll_s), LONG: QueueLimit(at_once, max(1.0, poll_s))}
         self._limits |= {background.queue(name): limit for name, limit in BACKGROUND_LIMITS.items()}
-        self._maintenance = JobMaintenance(storage, database, durable, service, keep_days=keep_days)
+        self._maintenance = JobMaintenance(storage, database, durable, queue, keep_days=keep_days)
         self._heartbeat = Heartbeat(database.url, identity, self._listen)
         self._running: dict[str, tuple[int, JobProgress]] = {}
         self._rounds = (
@@ -168,7 +170,7 @@ class JobRunner:
         job = await self._claim(job_id, alone=alone)
         if job is None:
             return True
-        progress = JobProgress(self._service.reports.get(job_id, ignore_progress))
+        progress = JobProgress(self._waiting.reports.get(job_id, ignore_progress))
         self._running[job_id] = (job.attempt, progress)
         if self._stopping:
             progress.interrupt(Interruption.STOPPING)
@@ -184,7 +186,7 @@ class JobRunner:
             await self._end_unwanted(job)
         finally:
             self._running.pop(job_id, None)
-            self._service.notify_ended(job_id)
+            self._waiting.end(job_id)
         return True
 
     async def _claim(self, job_id: str, *, alone: bool) -> Job | None:

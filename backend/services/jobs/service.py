@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import cast
@@ -20,15 +20,12 @@ from backend.database.session import Database
 from backend.domain.jobs import error_from_json
 from backend.errors import Conflict, DatabaseUnavailable, NotFound
 from backend.services.jobs.durable import DurableEngine
+from backend.services.jobs.queue import JobQueue
+from backend.services.jobs.runner import JobRunner
 from backend.services.jobs.watch import JobWatch
-from backend.services.speech.values import StageProgress
 from backend.services.storage import StorageService
 
 logger = logging.getLogger(__name__)
-
-WORKFLOW = "process_recording"
-SHORT, LONG = "asr", "asr-long"
-QUEUES = (SHORT, LONG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +37,21 @@ class JobState:
 
 
 class JobService:
-    def __init__(self, storage: StorageService, database: Database, durable: DurableEngine) -> None:
+    def __init__(
+        self,
+        storage: StorageService,
+        database: Database,
+        durable: DurableEngine,
+        queue: JobQueue,
+        watch: JobWatch,
+        runner: JobRunner,
+    ) -> None:
         self._storage = storage
         self._database = database
         self._durable = durable
-        self.watch = JobWatch(database)
-        self.reports: dict[str, StageProgress] = {}
-        self.ensure_running: Callable[[], Awaitable[None]] = _nothing
+        self._queue = queue
+        self._watch = watch
+        self._runner = runner
 
     async def get(self, job_id: str) -> JobState:
         """Raises NotFound."""
@@ -68,7 +73,7 @@ class JobService:
         """
         job = (await self.get(job_id)).job
         while job.status not in ENDED:
-            await self.watch.change(job)
+            await self._watch.change(job)
             job = (await self.get(job_id)).job
         if job.status == JobStatus.CANCELLED:
             raise Conflict("The job was cancelled, or its conversation was deleted while it was processed.")
@@ -102,7 +107,7 @@ class JobService:
                 before = now
             if job.status in ENDED:
                 return
-            await self.watch.change(job)
+            await self._watch.change(job)
 
     async def figures(self) -> Sequence[tuple[str, str, int, float]]:
         """Queue, status, number and age in seconds of the oldest of the jobs that wait or run."""
@@ -110,11 +115,6 @@ class JobService:
         async with self._database.transaction() as session:
             found = await jobs.queue_figures(session)
         return [(queue, status, count, (now - oldest).total_seconds()) for queue, status, count, oldest in found]
-
-    def notify_ended(self, job_id: str) -> None:
-        """Wake whoever waits for a job that has ended in this process."""
-        self.reports.pop(job_id, None)
-        self.watch.wake(job_id)
 
     async def cancel(self, job_id: str) -> Job:
         """Stop a job and forget its recording; one that has ended is left as it is.
@@ -134,7 +134,7 @@ class JobService:
             job.finished_at = datetime.now(UTC)
             locators = await objects.locators_of(session, job.conversation_id)
             await _forget_conversation(session, job.conversation_id)
-        await self.ensure_running()
+        await self._runner.start()
         try:
             await self._durable.cancel(job_id)
         except DatabaseUnavailable as error:
@@ -144,7 +144,7 @@ class JobService:
             await self._storage.accepted.remove(job_id)
         for locator in locators:
             await self._storage.delete(locator)
-        self.notify_ended(job_id)
+        self._watch.end(job_id)
         return job
 
     async def retry(self, job_id: str) -> Job:
@@ -164,29 +164,10 @@ class JobService:
             row.status, row.error, row.completed_at = ConversationStatus.PROCESSING, None, None
             job.status, job.error, job.crashes, job.progress = JobStatus.QUEUED, None, 0, 0.0
             job.stage = job.started_at = job.finished_at = job.result = None
-        await self.ensure_running()
+        await self._runner.start()
         await self._durable.forget([job_id])
-        await self.start(job, here=False)
+        await self._queue.add(job)
         return job
-
-    async def enqueue(self, job: Job) -> None:
-        """Hand a job whose row is written to the durable engine; if that cannot be reached, `requeue_lost` does so."""
-        try:
-            await self._durable.enqueue(WORKFLOW, job.id, job.queue, priority=job.priority)
-        except DatabaseUnavailable as error:
-            logger.warning("job %s will be queued later: %s", job.id, error)
-
-    async def start(self, job: Job, *, here: bool) -> None:
-        """Queue a job whose row is written, or run it in this process."""
-        await self.ensure_running()
-        if here:
-            await self._durable.run_here(WORKFLOW, job.id)
-        else:
-            await self.enqueue(job)
-
-
-async def _nothing() -> None:
-    """For services whose runner is started by hand."""
 
 
 async def _conversation_of(session: AsyncSession, job: Job) -> Conversation:

@@ -1,4 +1,4 @@
-"""Tells whoever waits for jobs when something about them changes: one question to the database for all who wait."""
+"""Tells those who wait for jobs when something about these changes: one query for all who wait."""
 
 from __future__ import annotations
 
@@ -12,19 +12,25 @@ from backend.database import jobs
 from backend.database.models import Job, JobStatus
 from backend.database.session import Database
 from backend.errors import DatabaseUnavailable
+from backend.services.speech.values import StageProgress
 
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.5
 PLACE_EVERY_LOOKS = 5
-"""How often whoever waits for a job that waits itself looks at its place in the queue."""
+"""Those who wait for a queued job look at its place in the queue at every fifth look."""
 
 
 class JobWatch:
-    """Works while its context is open, and asks nothing while nobody waits."""
+    """Works while its context is open; without anyone waiting it asks nothing.
+
+    Attributes:
+        reports: by job, who is told of its stages if it runs in this process.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.reports: dict[str, StageProgress] = {}
         self._waiting: defaultdict[str, dict[asyncio.Future[None], jobs.Seen]] = defaultdict(dict)
         self._looks = 0
         self._rounds = Rounds("looking at jobs", self._look, lambda: POLL_S)
@@ -39,7 +45,7 @@ class JobWatch:
         await self._rounds.stop()
 
     async def change(self, job: Job) -> None:
-        """Return when a job's row may be another one than this."""
+        """Return when a job's row may have changed."""
         changed = asyncio.get_running_loop().create_future()
         self._waiting[job.id][changed] = jobs.seen(job)
         try:
@@ -50,10 +56,15 @@ class JobWatch:
                 del self._waiting[job.id]
 
     def wake(self, job_id: str) -> None:
-        """Something has happened to a job in this process."""
+        """Wake those who wait for a job: something has happened to it in this process."""
         for changed in self._waiting.get(job_id, {}):
             if not changed.done():
                 changed.set_result(None)
+
+    def end(self, job_id: str) -> None:
+        """A job has ended in this process: wake those who wait for it, and report no more of its stages."""
+        self.reports.pop(job_id, None)
+        self.wake(job_id)
 
     async def _look(self) -> None:
         if not self._waiting:
@@ -63,7 +74,7 @@ class JobWatch:
             async with self._database.transaction() as session:
                 found = await jobs.list_seen(session, [*self._waiting])
         except DatabaseUnavailable as error:
-            logger.warning("whoever waits for a job learns it from the database: %s", error)
+            logger.warning("the database cannot be asked about jobs, so those who wait look for themselves: %s", error)
             found = {}
         for job_id, waiters in [*self._waiting.items()]:
             now = found.get(job_id)
