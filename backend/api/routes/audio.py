@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from backend.api.dependencies import OwnerDep, ServicesDep
 from backend.api.problems import problem_responses
 from backend.api.requests.source import FILE_FIELD, open_form, source_of
+from backend.api.requests.stream import StreamedBody
 from backend.api.schemas.audio import ProcessForm, ProcessResponse
 from backend.api.schemas.jobs import JobOut
 from backend.api.schemas.storage import StorageInfoOut
@@ -21,7 +22,7 @@ from backend.errors import DatabaseUnavailable
 from backend.services.jobs.intake import Order, Submission
 from backend.services.storage import SpooledFile
 
-router = APIRouter(prefix="/audio", tags=["audio"])
+router = APIRouter(prefix="/audio", tags=["audio"], route_class=StreamedBody)
 
 ACCEPTED: dict[int | str, dict[str, object]] = {
     202: {"model": JobOut, "description": "Accepted; `Location` names the job", "headers": {"Location": {}}}
