@@ -1,4 +1,4 @@
-"""What the durable layer costs: with engines that hear at once what they are told, everything else is real.
+"""What the durable layer costs: the engines answer at once with a script, everything else is real.
 
 python -m benchmarks.jobs overhead      milliseconds a job takes with and without checkpoints and a queue
 python -m benchmarks.jobs throughput    jobs a second through PostgreSQL by 1, 2 and 3 worker processes
@@ -105,7 +105,7 @@ def measure_overhead(options: argparse.Namespace, folder: Path, databases: dict[
 
 
 def measure_throughput(options: argparse.Namespace, folder: Path, databases: dict[str, str]) -> None:
-    """A queue that is full before anybody works."""
+    """A queue that is full before work begins."""
     rows = []
     url = databases["PostgreSQL"]
     for processes in options.processes:

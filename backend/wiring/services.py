@@ -41,8 +41,8 @@ logger = logging.getLogger(__name__)
 
 
 WORKFLOWS_VERSION = "1"
-"""Raised whenever the steps of a workflow, their order or what they return change: jobs in flight then begin anew
-instead of going on with checkpoints of another shape."""
+"""Raised whenever the steps of a workflow, their order or what they return change: jobs in flight then start again
+instead of resuming from checkpoints of another shape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,15 +102,10 @@ async def open_services(
         webhooks = open_webhooks(settings, database)
         drain = _open_drain(settings, storage, database, metrics)
         deletes = DeletionService(storage, database)
-        expires_s = settings.upload_expires_s
-        uploads = UploadService(storage, database, max_bytes=settings.max_upload_bytes, expires_s=expires_s)
-        await stack.enter_async_context(UploadSweeper(uploads, storage, database, expires_s=expires_s))
+        uploads = await _open_uploads(settings, storage, database, stack)
         identity = this_process()
         durable = DurableEngine(settings.database_url, executor_id=identity.id, version=WORKFLOWS_VERSION)
         queue, watch = JobQueue(durable), JobWatch(database)
-        if listen is None:
-            # Without workers it still moves the files that are on its own disk.
-            listen = ALL_QUEUES if settings.workers == "embedded" else (STORAGE,)
         runner = JobRunner(
             storage,
             database,
@@ -120,7 +115,7 @@ async def open_services(
             watch,
             Background(storage, database, durable, webhooks, drain, deletes, host=identity.host),
             identity,
-            listen=listen,
+            listen=_default_queues(settings) if listen is None else listen,
             at_once=settings.jobs_at_once,
             poll_s=settings.queue_poll_s,
             keep_days=settings.jobs_keep_days,
@@ -190,6 +185,20 @@ async def _open_database(settings: Settings, stack: AsyncExitStack) -> Database:
     return database
 
 
+async def _open_uploads(
+    settings: Settings, storage: StorageService, database: Database, stack: AsyncExitStack
+) -> UploadService:
+    expires_s = settings.upload_expires_s
+    uploads = UploadService(storage, database, max_bytes=settings.max_upload_bytes, expires_s=expires_s)
+    await stack.enter_async_context(UploadSweeper(uploads, storage, database, expires_s=expires_s))
+    return uploads
+
+
+def _default_queues(settings: Settings) -> Sequence[str]:
+    """Without workers, a process still moves the files on its own disk."""
+    return ALL_QUEUES if settings.workers == "embedded" else (STORAGE,)
+
+
 def _open_drain(settings: Settings, storage: StorageService, database: Database, metrics: Metrics) -> DrainService:
     return DrainService(
         storage,
@@ -201,7 +210,7 @@ def _open_drain(settings: Settings, storage: StorageService, database: Database,
 
 
 def open_webhooks(settings: Settings, database: Database) -> WebhookService:
-    """The sender of callbacks; whoever runs jobs sets its `schedule`."""
+    """The sender of callbacks; `Background` sets its `schedule`."""
     secret = settings.webhook_secret.get_secret_value() if settings.webhook_secret else ""
     return WebhookService(
         database,

@@ -41,10 +41,10 @@ class Submission:
     Attributes:
         idempotency_key: the same key again gives the same job.
         dedupe: the same bytes again give the job that has them.
-        callback_url: told when the job ends; None: the configured one.
+        callback_url: called when the job ends; None: the configured one.
         owner: whose job it is; each owner gets a fair share of the queue.
-        here: run it in this process, past the queue and its limits; no webhook is told, because the caller waits.
-        report: told of its stages if it runs in this process.
+        here: run it in this process, past the queue and its limits; no webhook is called, because the caller waits.
+        report: called at its stages if it runs in this process.
     """
 
     idempotency_key: str | None = None

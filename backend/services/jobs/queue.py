@@ -14,7 +14,7 @@ WORKFLOW = "process_recording"
 SHORT, LONG = "asr", "asr-long"
 QUEUES = (SHORT, LONG)
 LONG_FROM_S = 30 * 60
-"""Recordings from this length on have a queue of their own, so that short ones are not stuck behind them."""
+"""From this length on, recordings wait in another queue, so that short ones are not stuck behind them."""
 
 
 class JobQueue:

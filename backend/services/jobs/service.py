@@ -138,7 +138,7 @@ class JobService:
         try:
             await self._durable.cancel(job_id)
         except DatabaseUnavailable as error:
-            # Its row says so, and whoever has it or takes it looks there.
+            # Its row says so, and the process that has it or takes it looks there.
             logger.warning("job %s is cancelled, but stays in its queue for now: %s", job_id, error)
         if recording is not None:
             await self._storage.accepted.remove(job_id)
@@ -148,7 +148,7 @@ class JobService:
         return job
 
     async def retry(self, job_id: str) -> Job:
-        """Queue a failed job once more.
+        """Queue a failed job again.
 
         Raises:
             NotFound

@@ -25,7 +25,7 @@ class JobWatch:
     """Works while its context is open; without anyone waiting it asks nothing.
 
     Attributes:
-        reports: by job, who is told of its stages if it runs in this process.
+        reports: by job, what to call at its stages if it runs in this process.
     """
 
     def __init__(self, database: Database) -> None:
