@@ -18,8 +18,11 @@ from backend.services.conversations.reading import ConversationService
 from backend.services.jobs.background import STORAGE, Background
 from backend.services.jobs.durable import DurableEngine
 from backend.services.jobs.heartbeat import this_process
+from backend.services.jobs.intake import Intake
+from backend.services.jobs.queue import JobQueue
 from backend.services.jobs.runner import ALL_QUEUES, JobRunner
 from backend.services.jobs.service import JobService
+from backend.services.jobs.watch import JobWatch
 from backend.services.lifecycle.drain import DrainService
 from backend.services.people.service import PeopleService
 from backend.services.processing.service import ProcessingService
@@ -30,6 +33,7 @@ from backend.services.speech.pipeline import SpeechPipeline
 from backend.services.storage import StorageService
 from backend.services.uploads.expiry import UploadSweeper
 from backend.services.uploads.service import UploadService
+from backend.services.uploads.sources import Sources
 from backend.services.webhooks.service import WebhookService, read_secrets
 from backend.wiring.engines import open_speech
 
@@ -37,8 +41,8 @@ logger = logging.getLogger(__name__)
 
 
 WORKFLOWS_VERSION = "1"
-"""Raised whenever the steps of a workflow, their order or what they return change: jobs in flight then begin anew
-instead of going on with checkpoints of another shape."""
+"""Raised whenever the steps of a workflow, their order or what they return change: jobs in flight then start again
+instead of resuming from checkpoints of another shape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +57,11 @@ class Services:
     conversations: ConversationService
     people: PeopleService
     metrics: Metrics
-    fetcher: Fetcher
     webhooks: WebhookService
     drain: DrainService
     deletes: DeletionService
     reconciliation: ReconciliationService
+    intake: Intake
     jobs: JobService
     runner: JobRunner
     durable: DurableEngine
@@ -98,40 +102,40 @@ async def open_services(
         webhooks = open_webhooks(settings, database)
         drain = _open_drain(settings, storage, database, metrics)
         deletes = DeletionService(storage, database)
-        expires_s = settings.upload_expires_s
-        uploads = UploadService(storage, database, max_bytes=settings.max_upload_bytes, expires_s=expires_s)
-        await stack.enter_async_context(UploadSweeper(uploads, storage, database, expires_s=expires_s))
+        uploads = await _open_uploads(settings, storage, database, stack)
         identity = this_process()
         durable = DurableEngine(settings.database_url, executor_id=identity.id, version=WORKFLOWS_VERSION)
-        jobs = JobService(
-            storage,
-            database,
-            durable,
-            speech,
-            metrics,
-            share_recordings=settings.workers == "none",
-            max_queued=settings.max_queued_jobs,
-            max_queued_per_owner=settings.max_queued_jobs_per_key,
-        )
-        if listen is None:
-            # Without workers it still moves the files that are on its own disk.
-            listen = ALL_QUEUES if settings.workers == "embedded" else (STORAGE,)
+        queue, watch = JobQueue(durable), JobWatch(database)
         runner = JobRunner(
             storage,
             database,
             durable,
             processing,
-            jobs,
+            queue,
+            watch,
             Background(storage, database, durable, webhooks, drain, deletes, host=identity.host),
             identity,
-            listen=listen,
+            listen=_default_queues(settings) if listen is None else listen,
             at_once=settings.jobs_at_once,
             poll_s=settings.queue_poll_s,
             keep_days=settings.jobs_keep_days,
         )
-        await stack.enter_async_context(jobs.watch)
-        jobs.ensure_running = runner.start
+        await stack.enter_async_context(watch)
         stack.push_async_callback(runner.stop)
+        intake = Intake(
+            storage,
+            database,
+            Sources(storage, _open_fetcher(settings), uploads, max_bytes=settings.max_upload_bytes),
+            webhooks,
+            speech,
+            metrics,
+            runner,
+            queue,
+            watch,
+            share_recordings=settings.workers == "none",
+            max_queued=settings.max_queued_jobs,
+            max_queued_per_owner=settings.max_queued_jobs_per_key,
+        )
         yield Services(
             settings=settings,
             storage=storage,
@@ -141,12 +145,12 @@ async def open_services(
             conversations=ConversationService(storage, database),
             people=people,
             metrics=metrics,
-            fetcher=_open_fetcher(settings),
             webhooks=webhooks,
             drain=drain,
             deletes=deletes,
             reconciliation=ReconciliationService(storage, database),
-            jobs=jobs,
+            intake=intake,
+            jobs=JobService(storage, database, durable, queue, watch, runner),
             runner=runner,
             durable=durable,
             uploads=uploads,
@@ -181,6 +185,20 @@ async def _open_database(settings: Settings, stack: AsyncExitStack) -> Database:
     return database
 
 
+async def _open_uploads(
+    settings: Settings, storage: StorageService, database: Database, stack: AsyncExitStack
+) -> UploadService:
+    expires_s = settings.upload_expires_s
+    uploads = UploadService(storage, database, max_bytes=settings.max_upload_bytes, expires_s=expires_s)
+    await stack.enter_async_context(UploadSweeper(uploads, storage, database, expires_s=expires_s))
+    return uploads
+
+
+def _default_queues(settings: Settings) -> Sequence[str]:
+    """Without workers, a process still moves the files on its own disk."""
+    return ALL_QUEUES if settings.workers == "embedded" else (STORAGE,)
+
+
 def _open_drain(settings: Settings, storage: StorageService, database: Database, metrics: Metrics) -> DrainService:
     return DrainService(
         storage,
@@ -192,7 +210,7 @@ def _open_drain(settings: Settings, storage: StorageService, database: Database,
 
 
 def open_webhooks(settings: Settings, database: Database) -> WebhookService:
-    """The sender of callbacks; whoever runs jobs sets its `schedule`."""
+    """The sender of callbacks; `Background` sets its `schedule`."""
     secret = settings.webhook_secret.get_secret_value() if settings.webhook_secret else ""
     return WebhookService(
         database,

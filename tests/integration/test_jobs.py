@@ -321,8 +321,9 @@ async def test_a_full_queue_is_refused_before_the_body_is_read(
 
 
 async def test_owners_take_turns_in_the_queue(settings: Settings, engine: SteppedTranscriber, recording: Path) -> None:
-    from backend.services.jobs.service import ReceivedRecording, Submission
+    from backend.services.jobs.intake import Submission
     from backend.services.processing.service import ProcessOptions
+    from backend.services.uploads.sources import StreamedRecording
 
     speech = SpeechPipeline(Lazy("stepped", lambda: engine), None, max_audio_s=60)
     async with api(settings, speech) as (_, services):
@@ -331,11 +332,8 @@ async def test_owners_take_turns_in_the_queue(settings: Settings, engine: Steppe
             async def chunks() -> AsyncIterator[bytes]:
                 yield recording.read_bytes()
 
-            async with services.storage.spool(chunks()) as spooled:
-                job = await services.jobs.submit(
-                    ReceivedRecording(spooled, "a.wav"), ProcessOptions(), Submission(owner=owner)
-                )
-            return job.priority
+            source = StreamedRecording(chunks(), "a.wav")
+            return (await services.intake.accept(source, ProcessOptions(), Submission(owner=owner))).priority
 
         many = [await submit("ann") for _ in range(5)]
         assert many == sorted(many) and len(set(many)) == 5

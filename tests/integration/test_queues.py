@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from dbos import DBOS
 
-from backend.services.jobs.service import LONG, SHORT
+from backend.services.jobs.queue import LONG, SHORT
 from backend.wiring.services import Services
 
 pytestmark = pytest.mark.anyio

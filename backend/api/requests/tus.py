@@ -8,12 +8,12 @@ import re
 from collections.abc import Mapping
 from email.utils import format_datetime
 
-from fastapi.routing import APIRoute
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
 from backend.api.requests.multipart import valid_media_type
+from backend.api.requests.stream import StreamedBody
 from backend.services.storage.spool.resumable import Checksum
 from backend.services.uploads.service import NewUpload
 from backend.services.uploads.views import UploadView
@@ -26,8 +26,8 @@ PIECE = "application/offset+octet-stream"
 MAX_METADATA_CHARS = 8192
 
 
-class TusRoute(APIRoute):
-    """Answers in tus' name, errors included."""
+class TusRoute(StreamedBody):
+    """Answers with tus' version, errors included."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_as_tus(message: Message) -> None:
@@ -51,7 +51,7 @@ def is_piece(headers: Headers) -> bool:
 
 
 def check_piece(headers: Headers) -> None:
-    """Raises HTTPException: 415 for a body that is none."""
+    """Raises HTTPException: 415 for a body of another type."""
     if not is_piece(headers):
         raise HTTPException(415, f"Send the piece as Content-Type: {PIECE}.")
 

@@ -10,7 +10,7 @@ from backend.database import jobs, workers
 from backend.database.session import Database
 from backend.domain.job_states import ENDED, JobStatus
 from backend.services.jobs.durable import DurableEngine, Pending
-from backend.services.jobs.service import WORKFLOW, JobService
+from backend.services.jobs.queue import WORKFLOW, JobQueue
 from backend.services.storage import StorageService
 
 logger = logging.getLogger(__name__)
@@ -30,14 +30,14 @@ class JobMaintenance:
         storage: StorageService,
         database: Database,
         durable: DurableEngine,
-        service: JobService,
+        queue: JobQueue,
         *,
         keep_days: float,
     ) -> None:
         self._storage = storage
         self._database = database
         self._durable = durable
-        self._jobs = service
+        self._queue = queue
         self._keep_days = keep_days
 
     async def requeue_lost(self) -> int:
@@ -62,7 +62,7 @@ class JobMaintenance:
                 continue
             if state is not None:
                 await self._durable.forget([job_id])
-            await self._jobs.enqueue(job)
+            await self._queue.add(job)
             lost += 1
         return lost
 

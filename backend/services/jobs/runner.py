@@ -26,8 +26,9 @@ from backend.services.jobs.background import Background
 from backend.services.jobs.durable import DurableEngine, Pending, QueueLimit
 from backend.services.jobs.heartbeat import Heartbeat, ProcessIdentity, is_dead
 from backend.services.jobs.maintenance import JobMaintenance
-from backend.services.jobs.service import LONG, QUEUES, SHORT, WORKFLOW, JobService
+from backend.services.jobs.queue import LONG, QUEUES, SHORT, WORKFLOW, JobQueue
 from backend.services.jobs.steps import Interruption, JobProgress
+from backend.services.jobs.watch import JobWatch
 from backend.services.processing.service import ProcessingService
 from backend.services.speech.values import ignore_progress
 from backend.services.storage import StorageService
@@ -56,7 +57,8 @@ class JobRunner:
         database: Database,
         durable: DurableEngine,
         processing: ProcessingService,
-        service: JobService,
+        queue: JobQueue,
+        watch: JobWatch,
         background: Background,
         identity: ProcessIdentity,
         *,
@@ -68,14 +70,14 @@ class JobRunner:
         self._storage = storage
         self._database = database
         self._durable = durable
-        self._service = service
+        self._waiting = watch
         self._identity = identity
         self._background = background
         self._listen = tuple(listen)
         self._attempts = Attempts(storage, database, processing, worker_id=identity.id)
         self._limits = {SHORT: QueueLimit(at_once, poll_s), LONG: QueueLimit(at_once, max(1.0, poll_s))}
         self._limits |= {background.queue(name): limit for name, limit in BACKGROUND_LIMITS.items()}
-        self._maintenance = JobMaintenance(storage, database, durable, service, keep_days=keep_days)
+        self._maintenance = JobMaintenance(storage, database, durable, queue, keep_days=keep_days)
         self._heartbeat = Heartbeat(database.url, identity, self._listen)
         self._running: dict[str, tuple[int, JobProgress]] = {}
         self._rounds = (
@@ -163,7 +165,7 @@ class JobRunner:
         job = await self._attempts.claim(job_id, alone=alone)
         if job is None:
             return True
-        progress = JobProgress(self._service.reports.get(job_id, ignore_progress))
+        progress = JobProgress(self._waiting.reports.get(job_id, ignore_progress))
         self._running[job_id] = (job.attempt, progress)
         if self._stopping:
             progress.interrupt(Interruption.STOPPING)
@@ -171,7 +173,7 @@ class JobRunner:
             return await self._attempts.run(job, progress)
         finally:
             self._running.pop(job_id, None)
-            self._service.notify_ended(job_id)
+            self._waiting.end(job_id)
 
     async def _hand_back(self, job_id: str) -> None:
         """Never return: a workflow that returned is over. The engine's end cancels this."""

@@ -13,6 +13,7 @@ from backend.database.session import Database
 from backend.domain.job_states import JobStatus
 from backend.errors import DatabaseUnavailable
 from backend.services.jobs.views import JobView
+from backend.services.speech.values import StageProgress
 
 logger = logging.getLogger(__name__)
 
@@ -22,10 +23,15 @@ PLACE_EVERY_LOOKS = 5
 
 
 class JobWatch:
-    """Works while its context is open, and asks nothing while no caller waits."""
+    """Works while its context is open, and asks nothing while no caller waits.
+
+    Attributes:
+        reports: by job, what to call at its stages if it runs in this process.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.reports: dict[str, StageProgress] = {}
         self._waiting: defaultdict[str, dict[asyncio.Future[None], jobs.Seen]] = defaultdict(dict)
         self._looks = 0
         self._rounds = Rounds("looking at jobs", self._look, lambda: POLL_S)
@@ -40,7 +46,7 @@ class JobWatch:
         await self._rounds.stop()
 
     async def change(self, job: JobView) -> None:
-        """Return when a job may have changed."""
+        """Return when a job's row may have changed."""
         changed = asyncio.get_running_loop().create_future()
         self._waiting[job.id][changed] = (job.status, job.stage, job.progress, job.attempt)
         try:
@@ -51,10 +57,15 @@ class JobWatch:
                 del self._waiting[job.id]
 
     def wake(self, job_id: str) -> None:
-        """Something has happened to a job in this process."""
+        """Wake the callers that wait for a job, because it changed in this process."""
         for changed in self._waiting.get(job_id, {}):
             if not changed.done():
                 changed.set_result(None)
+
+    def end(self, job_id: str) -> None:
+        """Wake the callers that wait for a job that has ended in this process, and report no more of its stages."""
+        self.reports.pop(job_id, None)
+        self.wake(job_id)
 
     async def _look(self) -> None:
         if not self._waiting:
