@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from backend.config import Settings
-from backend.database.models import JobStatus
+from backend.database.jobs import get_job
+from backend.database.models import Job
+from backend.domain.job_states import JobStatus
 from backend.errors import InvalidInput, NotFound, TooLarge, TooManyJobs
 from backend.services.jobs.intake import Order, Submission
 from backend.services.processing.service import ProcessOptions
@@ -45,10 +47,16 @@ def streamed(chunks: Chunks, size_bytes: int | None = None) -> StreamedRecording
     return StreamedRecording(aiter(chunks), "tone.wav", "audio/wav", size_bytes)
 
 
+async def row_of(services: Services, job_id: str) -> Job:
+    async with services.database.transaction() as session:
+        return await get_job(session, job_id)
+
+
 async def test_a_stream_becomes_a_job_that_completes(services: Services, sound: bytes) -> None:
     job = await services.intake.accept(streamed(Chunks(sound[:100], sound[100:])), OPTIONS)
     assert (await services.jobs.wait(job.id)).status == JobStatus.COMPLETED
-    assert (job.filename, job.content_type, job.size_bytes) == ("tone.wav", "audio/wav", len(sound))
+    row = await row_of(services, job.id)
+    assert (row.filename, row.content_type, row.size_bytes) == ("tone.wav", "audio/wav", len(sound))
 
 
 async def test_a_full_queue_is_refused_before_the_stream_is_read(settings: Settings, sound: bytes) -> None:
@@ -72,8 +80,8 @@ async def test_the_configured_callback_is_for_jobs_of_the_queue_only(settings: S
     async with open_services(configured, scripted_speech(), listen=()) as services:
         queued = await services.intake.accept(streamed(Chunks(sound)), OPTIONS)
         here = await services.intake.accept(streamed(Chunks(sound)), OPTIONS, Submission(here=True))
-        assert queued.callback_url == "https://example.org/all"
-        assert here.callback_url is None
+        assert (await row_of(services, queued.id)).callback_url == "https://example.org/all"
+        assert (await row_of(services, here.id)).callback_url is None
         await services.jobs.wait(here.id)
 
 
@@ -100,7 +108,8 @@ async def test_the_order_of_a_form_is_read_once_its_file_is_complete(services: S
         return Order(ReceivedRecording(file, "form.wav"), OPTIONS, Submission(owner="ada"))
 
     job = await services.intake.accept_form(aiter(chunks), read_order, owner="ada", size_bytes=len(sound))
-    assert (job.filename, job.owner) == ("form.wav", "ada")
+    row = await row_of(services, job.id)
+    assert (row.filename, row.owner) == ("form.wav", "ada")
     await services.jobs.wait(job.id)
 
 

@@ -25,12 +25,12 @@ from backend.main import create_app
 from backend.services.jobs import recording as recordings
 from backend.services.jobs.recording import OutOfReach, Recordings
 from backend.services.jobs.runner import ALL_QUEUES
-from backend.services.jobs.service import ReceivedRecording
 from backend.services.processing.service import ProcessOptions
 from backend.services.speech.pipeline import SpeechPipeline
 from backend.services.speech.steps import DirectSteps
 from backend.services.storage import StorageConfig, StorageService
 from backend.services.storage.stores.memory import MemoryStore
+from backend.services.uploads.sources import ReceivedRecording
 from backend.wiring.services import open_services
 from tests.conftest import scripted_speech, send
 from tests.support.media import tone, write
@@ -159,8 +159,9 @@ async def test_a_recording_that_moves_just_before_the_commit_is_not_lost(
             yield recording.read_bytes()
 
         async with services.storage.spool(chunks()) as spooled:
-            job = await services.jobs.submit(ReceivedRecording(spooled, "meeting.wav"), ProcessOptions())
+            accepted = await services.intake.accept(ReceivedRecording(spooled, "meeting.wav"), ProcessOptions())
             async with services.database.transaction() as session:
+                job = await jobs.get_job(session, accepted.id)
                 claimed = await jobs.claim(session, job, "w", crashes=0, at=datetime.now(UTC))
             assert claimed is not None
             await services.processing.process(claimed, spooled, MovingSteps(services.database, moved))
