@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -15,12 +15,17 @@ from backend.observability.metrics import Metrics
 from backend.observability.tracing import set_up_tracing
 from backend.services.conversations.deletion import DeletionService
 from backend.services.conversations.reading import ConversationService
-from backend.services.jobs.background import STORAGE, Background
 from backend.services.jobs.durable import DurableEngine
-from backend.services.jobs.heartbeat import this_process
+from backend.services.jobs.heartbeat import Heartbeat, this_process
+from backend.services.jobs.maintenance.announcements import DeliveryQueue
+from backend.services.jobs.maintenance.objects import QUEUE as STORAGE
+from backend.services.jobs.metrics import QueueMetrics
 from backend.services.jobs.runner import ALL_QUEUES, JobRunner
+from backend.services.jobs.schedule_log import ScheduleLog
+from backend.services.jobs.scheduler import Scheduler
 from backend.services.jobs.service import JobService
 from backend.services.lifecycle.drain import DrainService
+from backend.services.lifecycle.metrics import BacklogMetrics
 from backend.services.people.service import PeopleService
 from backend.services.processing.service import ProcessingService
 from backend.services.reconciliation import ReconciliationService
@@ -28,16 +33,16 @@ from backend.services.remote.client import OutboundClient
 from backend.services.remote.download import Fetcher
 from backend.services.speech.pipeline import SpeechPipeline
 from backend.services.storage import StorageService
-from backend.services.uploads.expiry import UploadSweeper
 from backend.services.uploads.service import UploadService
 from backend.services.webhooks.service import WebhookService, read_secrets
 from backend.wiring.engines import open_speech
+from backend.wiring.schedule import Parts, open_periodic_work
 
 logger = logging.getLogger(__name__)
 
 
 WORKFLOWS_VERSION = "1"
-"""Raised whenever the steps of a workflow, their order or what they return change: jobs in flight then begin anew
+"""Raised whenever the steps of a workflow, their order or what they return change: jobs in flight then start again
 instead of going on with checkpoints of another shape."""
 
 
@@ -60,6 +65,8 @@ class Services:
     reconciliation: ReconciliationService
     jobs: JobService
     runner: JobRunner
+    scheduler: Scheduler
+    schedule: ScheduleLog
     durable: DurableEngine
     uploads: UploadService
 
@@ -95,14 +102,15 @@ async def open_services(
         metrics = Metrics()
         metrics.register(storage.metrics)
         processing = ProcessingService(storage, database, speech, people, metrics)
-        webhooks = open_webhooks(settings, database)
         drain = _open_drain(settings, storage, database, metrics)
         deletes = DeletionService(storage, database)
-        expires_s = settings.upload_expires_s
-        uploads = UploadService(storage, database, max_bytes=settings.max_upload_bytes, expires_s=expires_s)
-        await stack.enter_async_context(UploadSweeper(uploads, storage, database, expires_s=expires_s))
+        uploads = UploadService(
+            storage, database, max_bytes=settings.max_upload_bytes, expires_s=settings.upload_expires_s
+        )
         identity = this_process()
         durable = DurableEngine(settings.database_url, executor_id=identity.id, version=WORKFLOWS_VERSION)
+        deliveries = DeliveryQueue(durable)
+        webhooks = open_webhooks(settings, database, deliveries.add)
         jobs = JobService(
             storage,
             database,
@@ -116,20 +124,27 @@ async def open_services(
         if listen is None:
             # Without workers it still moves the files that are on its own disk.
             listen = ALL_QUEUES if settings.workers == "embedded" else (STORAGE,)
+        heartbeat = Heartbeat(database.url, identity, listen)
+        parts = Parts(storage, database, durable, heartbeat, jobs, uploads, webhooks, deliveries, drain, deletes)
+        periodic = open_periodic_work(settings, parts)
+        metrics.register(periodic.log)
+        metrics.register_asking(BacklogMetrics(drain).ask)
+        metrics.register_asking(QueueMetrics(jobs).ask)
         runner = JobRunner(
             storage,
             database,
             durable,
             processing,
             jobs,
-            Background(storage, database, durable, webhooks, drain, deletes, host=identity.host),
-            identity,
+            periodic.running,
+            periodic.announcements,
+            periodic.scheduler,
+            heartbeat,
             listen=listen,
             at_once=settings.jobs_at_once,
             poll_s=settings.queue_poll_s,
-            keep_days=settings.jobs_keep_days,
         )
-        await stack.enter_async_context(jobs.watch)
+        stack.callback(jobs.watch.close)
         jobs.ensure_running = runner.start
         stack.push_async_callback(runner.stop)
         yield Services(
@@ -148,6 +163,8 @@ async def open_services(
             reconciliation=ReconciliationService(storage, database),
             jobs=jobs,
             runner=runner,
+            scheduler=periodic.scheduler,
+            schedule=periodic.log,
             durable=durable,
             uploads=uploads,
         )
@@ -191,8 +208,10 @@ def _open_drain(settings: Settings, storage: StorageService, database: Database,
     )
 
 
-def open_webhooks(settings: Settings, database: Database) -> WebhookService:
-    """The sender of callbacks; whoever runs jobs sets its `schedule`."""
+def open_webhooks(
+    settings: Settings, database: Database, schedule: Callable[[str], Awaitable[object]]
+) -> WebhookService:
+    """The sender of callbacks; `schedule` makes the attempts for a message."""
     secret = settings.webhook_secret.get_secret_value() if settings.webhook_secret else ""
     return WebhookService(
         database,
@@ -200,6 +219,7 @@ def open_webhooks(settings: Settings, database: Database) -> WebhookService:
         secrets=read_secrets(secret),
         default_url=settings.webhook_url,
         timeout_s=settings.webhook_timeout_s,
+        schedule=schedule,
     )
 
 

@@ -16,6 +16,7 @@ from backend.api.schemas.audio import ProcessForm
 from backend.config import Settings, SpeechConfig
 from backend.main import create_app
 from backend.services.storage import StorageConfig
+from scripts.list_schedule import render_schedule, replace_schedule
 
 PROJECT = Path(__file__).resolve().parents[2]
 README = PROJECT / "README.md"
@@ -112,6 +113,12 @@ def test_every_route_is_in_the_readme() -> None:
     described = set(re.findall(r"^\| `([A-Z]+ /[^` ]*)` \|", README.read_text(encoding="utf-8"), re.MULTILINE))
 
     assert described == routes
+
+
+def test_the_table_of_periodic_work_is_the_codes() -> None:
+    text = (PROJECT / "docs" / "AUDIO_ARCHITECTURE.md").read_text(encoding="utf-8")
+
+    assert replace_schedule(text, render_schedule()) == text, "run `make schedule`"
 
 
 def test_every_form_field_is_in_the_readme() -> None:

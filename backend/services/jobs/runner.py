@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import cast
 
 import anyio
 import anyio.to_thread
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from backend.concurrency.rounds import Rounds
 from backend.concurrency.waiting import until_available
-from backend.database import conversations, jobs
+from backend.database import jobs
 from backend.database.jobs import ENDED
-from backend.database.models import ConversationStatus, Job, JobStatus
+from backend.database.models import Job, JobStatus
 from backend.database.session import Database, database_errors
-from backend.database.workers import delete_worker, list_workers, read_clock
-from backend.domain.jobs import MAX_CRASHES, Superseded, error_to_json
-from backend.errors import DatabaseUnavailable, NotFound, ProcessingFailed, StorageMisconfigured
+from backend.domain.jobs import MAX_CRASHES, Superseded
+from backend.errors import DatabaseUnavailable, NotFound, StorageMisconfigured
 from backend.observability.logs import log_context
 from backend.observability.tracing import span
-from backend.services.jobs.background import LIMITS as BACKGROUND_LIMITS
-from backend.services.jobs.background import Background
-from backend.services.jobs.durable import DurableEngine, Pending, QueueLimit
-from backend.services.jobs.heartbeat import Heartbeat, ProcessIdentity, is_dead
-from backend.services.jobs.maintenance import JobMaintenance
+from backend.services.jobs.durable import DurableEngine, QueueLimit
+from backend.services.jobs.heartbeat import Heartbeat
+from backend.services.jobs.maintenance.announcements import QUEUE as WEBHOOKS
+from backend.services.jobs.maintenance.announcements import Announcements
+from backend.services.jobs.maintenance.objects import QUEUE as STORAGE
+from backend.services.jobs.maintenance.objects import queue_of
+from backend.services.jobs.maintenance.recovery import park
 from backend.services.jobs.recording import OutOfReach, Recordings
+from backend.services.jobs.running import RunningJobs
+from backend.services.jobs.scheduler import Scheduler
 from backend.services.jobs.service import LONG, QUEUES, SHORT, WORKFLOW, JobService
 from backend.services.jobs.steps import DurableSteps, Interrupted, Interruption, JobProgress
 from backend.services.processing.service import ProcessingService
@@ -38,11 +38,9 @@ from backend.services.storage import SpooledFile, StorageService
 
 logger = logging.getLogger(__name__)
 
-WATCH_EVERY_S = 0.5
-LOOK_AROUND_EVERY_S = 5.0
-LOOK_AROUND_AT_ONCE = 5
-"""So many processes look around once in that time; if there are more, each does so more seldom."""
-ALL_QUEUES = (*QUEUES, *BACKGROUND_LIMITS)
+SERVICE_LIMITS = {WEBHOOKS: QueueLimit(8, poll_s=1.0), STORAGE: QueueLimit(2, poll_s=1.0)}
+"""Queues of the work beside jobs."""
+ALL_QUEUES = (*QUEUES, *SERVICE_LIMITS)
 
 
 class JobRunner:
@@ -51,7 +49,6 @@ class JobRunner:
         listen: queues whose work this process does; none for a process that only accepts jobs.
         at_once: jobs of one queue at a time.
         poll_s: how long a job may wait to be seen.
-        keep_days: how long rows of ended jobs are kept.
     """
 
     def __init__(
@@ -61,36 +58,31 @@ class JobRunner:
         durable: DurableEngine,
         processing: ProcessingService,
         service: JobService,
-        background: Background,
-        identity: ProcessIdentity,
+        running: RunningJobs,
+        announcements: Announcements,
+        scheduler: Scheduler,
+        heartbeat: Heartbeat,
         *,
         listen: Sequence[str] = ALL_QUEUES,
         at_once: int = 1,
         poll_s: float = 0.1,
-        keep_days: float = 30,
     ) -> None:
         self._storage = storage
         self._database = database
         self._durable = durable
         self._processing = processing
         self._service = service
-        self._identity = identity
-        self._background = background
+        self._running = running
+        self._announcements = announcements
+        self._scheduler = scheduler
+        self._heartbeat = heartbeat
         self._listen = tuple(listen)
         self._recordings = Recordings(storage, database)
         self._limits = {SHORT: QueueLimit(at_once, poll_s), LONG: QueueLimit(at_once, max(1.0, poll_s))}
-        self._limits |= {background.queue(name): limit for name, limit in BACKGROUND_LIMITS.items()}
-        self._maintenance = JobMaintenance(storage, database, durable, service, keep_days=keep_days)
-        self._heartbeat = Heartbeat(database.url, identity, self._listen)
-        self._running: dict[str, tuple[int, JobProgress]] = {}
-        self._rounds = (
-            Rounds("watching jobs", self._watch, lambda: WATCH_EVERY_S),
-            Rounds("looking for dead processes", self._look_around, self._pause_s),
-        )
+        self._limits |= {self._queue(name): limit for name, limit in SERVICE_LIMITS.items()}
         self._handed_back: set[asyncio.Task[object]] = set()
         self._starting = asyncio.Lock()
         self._suspects = asyncio.Lock()
-        self._colleagues = 1
         self._started = False
         self._stopping = False
         durable.register(WORKFLOW, self._run)
@@ -98,12 +90,16 @@ class JobRunner:
     @property
     def worker_id(self) -> str:
         """What this process is called in the table of workers."""
-        return self._identity.id
+        return self._heartbeat.identity.id
 
     @property
     def running(self) -> tuple[str, ...]:
         """Ids of the jobs that run in this process."""
-        return tuple(self._running)
+        return self._running.ids
+
+    def _queue(self, name: str) -> str:
+        """What a queue that users know by this name is called on this machine."""
+        return queue_of(self._heartbeat.identity.host) if name == STORAGE else name
 
     async def start(self) -> None:
         """Begin to run jobs, first those that dead processes left; does nothing the second time.
@@ -116,20 +112,18 @@ class JobRunner:
                 return
             with database_errors():
                 await anyio.to_thread.run_sync(self._heartbeat.start)
-                await self._durable.start(self._limits, [self._background.queue(name) for name in self._listen])
+                await self._durable.start(self._limits, [self._queue(name) for name in self._listen])
             self._started = True
-            for rounds in self._rounds:
-                rounds.start()
+            self._scheduler.start()
 
     async def stop(self) -> None:
         """Stop; jobs that run are handed back, and another process or the next start goes on with them."""
         if not self._started:
             return
         self._stopping = True
-        await asyncio.gather(*(rounds.stop() for rounds in self._rounds))
-        for _, progress in self._running.values():
-            progress.interrupt(Interruption.STOPPING)
-        while self._running:  # noqa: ASYNC110 - jobs end in many places
+        await self._scheduler.stop()
+        self._running.interrupt(Interruption.STOPPING)
+        while self._running.ids:  # noqa: ASYNC110 - jobs end in many places
             await asyncio.sleep(0.02)
         await self._durable.stop()
         for handed_back in self._handed_back:
@@ -142,7 +136,7 @@ class JobRunner:
         """Take no new jobs, and wait for those that run: so long, or until somebody is in a hurry."""
         self._stopping = True
         end = asyncio.get_running_loop().time() + seconds
-        while self._running and asyncio.get_running_loop().time() < end and not hurried.is_set():  # noqa: ASYNC110
+        while self._running.ids and asyncio.get_running_loop().time() < end and not hurried.is_set():  # noqa: ASYNC110
             await asyncio.sleep(0.1)
 
     async def _run(self, job_id: str) -> None:
@@ -150,7 +144,7 @@ class JobRunner:
         with log_context(job_id=job_id), span("job"):
             if not await self._try(job_id):
                 await self._hand_back(job_id)
-            await self._background.announce(job_id)
+            await self._announcements.announce(job_id)
 
     async def _try(self, job_id: str) -> bool:
         """Returns whether nothing is left to do here; False: this process stops."""
@@ -169,7 +163,7 @@ class JobRunner:
         if job is None:
             return True
         progress = JobProgress(self._service.reports.get(job_id, ignore_progress))
-        self._running[job_id] = (job.attempt, progress)
+        self._running.add(job_id, job.attempt, progress)
         if self._stopping:
             progress.interrupt(Interruption.STOPPING)
         try:
@@ -183,7 +177,7 @@ class JobRunner:
             logger.info("job %s: %s", job_id, why)
             await self._end_unwanted(job)
         finally:
-            self._running.pop(job_id, None)
+            self._running.remove(job_id)
             self._service.notify_ended(job_id)
         return True
 
@@ -204,12 +198,12 @@ class JobRunner:
                 # Its process died, and the engine was quicker than whoever looks for dead ones.
                 job.crashes += 1
             if job.crashes >= MAX_CRASHES:
-                await self._park(session, job)
+                await park(session, job)
                 return None
             if job.crashes and not alone:
                 raise _Suspect
             job.attempt += 1
-            job.status, job.worker_id = JobStatus.RUNNING, self._identity.id
+            job.status, job.worker_id = JobStatus.RUNNING, self.worker_id
             job.started_at = job.started_at or datetime.now(UTC)
         return job
 
@@ -262,7 +256,7 @@ class JobRunner:
 
     async def _release(self, job: Job, *, crashed: bool) -> None:
         async with self._database.transaction() as session:
-            await jobs.release(session, job.id, self._identity.id, crashed=crashed)
+            await jobs.release(session, job.id, self.worker_id, crashed=crashed)
 
     async def _hand_back(self, job_id: str) -> None:
         """Never return: a workflow that returned is over. The engine's end cancels this."""
@@ -270,95 +264,6 @@ class JobRunner:
         self._durable.give_up(job_id)
         self._handed_back.add(cast("asyncio.Task[object]", asyncio.current_task()))
         await asyncio.Event().wait()
-
-    async def _watch(self) -> None:
-        """Write how far the running jobs are, and stop those that are not this process's any more."""
-        running = dict(self._running)
-        if not running:
-            return
-        async with self._database.transaction() as session:
-            known = await jobs.attempts_of(session, [*running])
-            for job_id, (attempt, progress) in running.items():
-                if known.get(job_id) != (JobStatus.RUNNING, attempt):
-                    progress.interrupt(Interruption.LOST)
-                    continue
-                values: dict[str, object] = {"stage": progress.stage, "progress": progress.fraction}
-                if progress.advanced:
-                    values["crashes"] = 0  # it gets somewhere, so it is not the recording that kills processes
-                await jobs.update_attempt(session, job_id, attempt, values)
-
-    def _pause_s(self) -> float:
-        """In a large fleet each looks around more seldom: what they do together stays the same."""
-        return LOOK_AROUND_EVERY_S * max(1.0, self._colleagues / LOOK_AROUND_AT_ONCE) * random.uniform(0.8, 1.2)
-
-    async def _look_around(self) -> None:
-        """Take jobs from dead processes, queue what got lost, and forget what is over."""
-        async with self._database.transaction() as session:
-            now, workers = await read_clock(session), await list_workers(session)
-        dead = [worker for worker in workers if is_dead(worker, now, self._heartbeat.steady_s)]
-        for worker in dead:
-            async with self._database.transaction() as session:
-                if not await delete_worker(session, worker.id, worker.heartbeat_at):
-                    continue  # it lives after all, or somebody else was quicker
-            logger.warning("the process %s has died; its jobs are taken over", worker.id)
-        async with self._database.transaction() as session:
-            orphaned = await jobs.list_orphaned(session)
-        for job in orphaned:
-            await self._take_over(job)
-        if lost := await self._maintenance.requeue_lost():
-            logger.warning("%d jobs were queued again", lost)
-        pending = await self._durable.pending()
-        async with self._database.transaction() as session:
-            # Later than what is pending: whoever runs that by now has been registered before it began.
-            workers = await list_workers(session)
-        alive = {worker.id for worker in workers}
-        orphans = [item for item in pending if item.forsaken or item.executor_id not in alive]
-        await self._background.look_around(orphans, {worker.host for worker in workers})
-        await self._maintenance.forget_orphans(orphans)
-        await self._begin_again([item for item in orphans if item.forsaken])
-        await self._maintenance.forget_ended()
-        await self._maintenance.sweep_recordings()
-        await self._storage.spool_files.sweep()
-        await self._durable.pace(len(alive))
-        self._colleagues = len(alive)
-
-    async def _take_over(self, job: Job) -> None:
-        assert job.worker_id is not None
-        async with self._database.transaction() as session:
-            if not await jobs.release(session, job.id, job.worker_id, crashed=True):
-                return
-            fresh = await jobs.get_job(session, job.id, lock=True)
-            if fresh.crashes >= MAX_CRASHES:
-                await self._park(session, fresh)
-                return
-        await self._durable.resume(job.id, job.queue)
-
-    async def _begin_again(self, forsaken: Sequence[Pending]) -> None:
-        """Queue jobs of this process again that it could not begin or end, because the database was away just then."""
-        for item in forsaken:
-            if item.workflow != WORKFLOW or item.queue is None:
-                continue
-            async with self._database.transaction() as session:
-                await jobs.release(session, item.id, self._identity.id, crashed=False)
-                waits = (await jobs.attempts_of(session, [item.id])).get(item.id, ("", 0))[0] == JobStatus.QUEUED
-            if waits:
-                logger.warning("job %s is queued again", item.id)
-                await self._durable.resume(item.id, item.queue)
-
-    async def _park(self, session: AsyncSession, job: Job) -> None:
-        """Give up on a recording that kills whoever processes it; it is kept and may be tried again by hand."""
-        error = ProcessingFailed(
-            f"The process that worked on this recording died {job.crashes} times at the same step, so it is not tried "
-            "again by itself. "
-            "The server's log of that time says why; `POST /jobs/{id}/retry` tries once more.",
-            job.conversation_id,
-        )
-        job.status, job.worker_id, job.error = JobStatus.FAILED, None, error_to_json(error)
-        job.finished_at = datetime.now(UTC)
-        logger.error("job %s: %s", job.id, error)
-        row = await conversations.find_conversation(session, job.conversation_id)
-        if row is not None:
-            row.status, row.error, row.completed_at = ConversationStatus.FAILED, str(error), job.finished_at
 
 
 class _Suspect(Exception):
