@@ -132,12 +132,16 @@ class ScheduleLog(Collector):
         try:
             outcome = await work()
         except Exception as error:
-            await self._note_failure(entry, begun, error, claimed)
+            failed = _ended(begun, Outcome({"error": _describe(error)}, ok=False))
+            try:
+                await self._end(entry, failed, before, claimed)
+            except DatabaseUnavailable as unavailable:
+                error.add_note(f"This run left no row: {unavailable}")
             raise
         if outcome is None:
             self._forget(before, begun)
             return
-        await self._end(entry, _ended(begun, outcome), claimed)
+        await self._end(entry, _ended(begun, outcome), before, claimed)
 
     def collect(self) -> Iterator[Metric]:
         runs = CounterMetricFamily("aperta_schedule_runs", "Runs of periodic work in this process", labels=["kind"])
@@ -169,22 +173,15 @@ class ScheduleLog(Collector):
         if before is not None:
             self._here[begun.kind] = before
 
-    async def _note_failure(self, entry: Entry, begun: Run, error: Exception, claimed: ScheduleRun | None) -> None:
-        said = str(error) if isinstance(error, AppError) else f"{type(error).__name__}: {error}"
-        ended = _ended(begun, Outcome({"error": said[:MAX_ERROR_CHARS]}, ok=False))
-        try:
-            await self._end(entry, ended, claimed)
-        except DatabaseUnavailable as unavailable:
-            error.add_note(f"This run left no row: {unavailable}")
-
-    async def _end(self, entry: Entry, run: Run, claimed: ScheduleRun | None) -> None:
-        known = self._rows.get(run.kind)
+    async def _end(self, entry: Entry, run: Run, before: Run | None, claimed: ScheduleRun | None) -> None:
         self._here[run.kind] = run
         self._count(run)
         if claimed is not None:
             await self._end_row(claimed, run)
-        elif entry.rows and _is_notable(entry, run, known):
-            await self._add_row(entry, run)
+        elif entry.rows and (entry.place != Place.PROCESS or _is_news(run, before)):
+            await self._add_row(run)
+        elif entry.rows and _is_overdue(run, self._rows.get(run.kind)):
+            await self._add_idle_row(run)
 
     async def _end_row(self, row: ScheduleRun, run: Run) -> None:
         async with self._database.transaction() as session:
@@ -192,17 +189,21 @@ class ScheduleLog(Collector):
             await rows.end(session, row.id, ended_at=now, ok=bool(run.ok), summary=run.summary)
         self._learn(run)
 
-    async def _add_row(self, entry: Entry, run: Run) -> None:
-        """Write a run, unless another process wrote a moment ago that there was nothing to do."""
+    async def _add_row(self, run: Run) -> None:
+        row = self._row(run.kind, run.started_at)
+        row.ended_at, row.ok, row.summary = run.ended_at, run.ok, dict(run.summary)
+        async with self._database.transaction() as session:
+            await rows.add(session, row, keep=SCHEDULE_RUNS)
+        self._learn(run)
+
+    async def _add_idle_row(self, run: Run) -> None:
+        """Write that there was nothing to do, unless another process has a row of the last minute."""
         async with self._database.transaction() as session:
             last = await rows.find_last(session, run.kind)
-            if last is not None and not _is_notable(entry, run, _run_of(last)):
-                run = _run_of(last)
-            else:
-                row = self._row(run.kind, run.started_at)
-                row.ended_at, row.ok, row.summary = run.ended_at, run.ok, dict(run.summary)
-                await rows.add(session, row, keep=SCHEDULE_RUNS)
-        self._learn(run)
+        if last is None or _is_overdue(run, _run_of(last)):
+            await self._add_row(run)
+        else:
+            self._learn(_run_of(last))
 
     def _row(self, kind: str, started_at: datetime) -> ScheduleRun:
         return ScheduleRun(kind=kind, host=self._identity.host, worker_id=self._identity.id, started_at=started_at)
@@ -224,11 +225,20 @@ class ScheduleLog(Collector):
             self._succeeded_at[run.kind] = max(run.ended_at, self._succeeded_at.get(run.kind, run.ended_at))
 
 
-def _is_notable(entry: Entry, run: Run, last: Run | None) -> bool:
-    """Whether a run is worth a row, given the last one that has one."""
-    if last is None or run.ok != last.ok or entry.place != Place.PROCESS:
-        return True
-    return bool(run.ok and run.summary) or IDLE_ROWS.is_due(run.started_at, last.started_at)
+def _is_news(run: Run, before: Run | None) -> bool:
+    """Whether a run did something, or ended otherwise than the one before it in this process."""
+    changed = run.ok != before.ok if before is not None else not run.ok
+    return changed or bool(run.ok and run.summary)
+
+
+def _is_overdue(run: Run, last: Run | None) -> bool:
+    """Whether a run is worth a row only because the last row is old."""
+    return IDLE_ROWS.is_due(run.started_at, last.started_at if last else None)
+
+
+def _describe(error: Exception) -> str:
+    said = str(error) if isinstance(error, AppError) else f"{type(error).__name__}: {error}"
+    return said[:MAX_ERROR_CHARS]
 
 
 def _ended(run: Run, outcome: Outcome) -> Run:
