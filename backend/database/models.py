@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     DateTime,
     Float,
     ForeignKey,
@@ -308,3 +309,25 @@ class UploadRow(Base):
     details: Mapped[dict[str, str]] = mapped_column(JSON)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+
+
+class ScheduleRun(Base):
+    """One run of periodic work; `ended_at` and `ok` are null while it runs, or if its process died meanwhile.
+
+    `claim` is set for work that only one process may do at a time: it names the run before this one, so that of several
+    processes that want to follow it, only one can.
+    """
+
+    __tablename__ = "schedule_runs"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(String(32))
+    host: Mapped[str] = mapped_column(String(255))
+    worker_id: Mapped[str] = mapped_column(String(128))
+    claim: Mapped[str | None] = mapped_column(String(320), unique=True)
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    ok: Mapped[bool | None] = mapped_column(Boolean)
+    summary: Mapped[dict[str, object] | None] = mapped_column(JSON)
+
+    __table_args__ = (Index("ix_schedule_runs_newest", "kind", "id"),)

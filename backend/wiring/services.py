@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -15,15 +15,21 @@ from backend.observability.metrics import Metrics
 from backend.observability.tracing import set_up_tracing
 from backend.services.conversations.deletion import DeletionService
 from backend.services.conversations.reading import ConversationService
-from backend.services.jobs.background import STORAGE, Background
+from backend.services.jobs.attempts import Attempts
 from backend.services.jobs.durable import DurableEngine
-from backend.services.jobs.heartbeat import this_process
+from backend.services.jobs.heartbeat import Heartbeat, this_process
 from backend.services.jobs.intake import Intake
+from backend.services.jobs.maintenance.announcements import DeliveryQueue
+from backend.services.jobs.maintenance.objects import QUEUE as STORAGE
+from backend.services.jobs.metrics import QueueMetrics
 from backend.services.jobs.queue import JobQueue
 from backend.services.jobs.runner import ALL_QUEUES, JobRunner
+from backend.services.jobs.schedule.log import ScheduleLog
+from backend.services.jobs.schedule.scheduler import Scheduler
 from backend.services.jobs.service import JobService
 from backend.services.jobs.watch import JobWatch
 from backend.services.lifecycle.drain import DrainService
+from backend.services.lifecycle.metrics import BacklogMetrics
 from backend.services.people.service import PeopleService
 from backend.services.processing.service import ProcessingService
 from backend.services.reconciliation import ReconciliationService
@@ -31,11 +37,11 @@ from backend.services.remote.client import OutboundClient
 from backend.services.remote.download import Fetcher
 from backend.services.speech.pipeline import SpeechPipeline
 from backend.services.storage import StorageService
-from backend.services.uploads.expiry import UploadSweeper
 from backend.services.uploads.service import UploadService
 from backend.services.uploads.sources import Sources
 from backend.services.webhooks.service import WebhookService, read_secrets
 from backend.wiring.engines import open_speech
+from backend.wiring.schedule import Parts, open_periodic_work
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +70,8 @@ class Services:
     intake: Intake
     jobs: JobService
     runner: JobRunner
+    scheduler: Scheduler
+    schedule: ScheduleLog
     durable: DurableEngine
     uploads: UploadService
 
@@ -99,28 +107,47 @@ async def open_services(
         metrics = Metrics()
         metrics.register(storage.metrics)
         processing = ProcessingService(storage, database, speech, people, metrics)
-        webhooks = open_webhooks(settings, database)
         drain = _open_drain(settings, storage, database, metrics)
         deletes = DeletionService(storage, database)
-        uploads = await _open_uploads(settings, storage, database, stack)
+        uploads = UploadService(
+            storage, database, max_bytes=settings.max_upload_bytes, expires_s=settings.upload_expires_s
+        )
         identity = this_process()
         durable = DurableEngine(settings.database_url, executor_id=identity.id, version=WORKFLOWS_VERSION)
+        deliveries = DeliveryQueue(durable)
+        webhooks = open_webhooks(settings, database, deliveries.add)
+        attempts = Attempts(storage, database, processing, worker_id=identity.id)
         queue, watch = JobQueue(durable), JobWatch(database)
+        listen = _default_queues(settings) if listen is None else listen
+        heartbeat = Heartbeat(database.url, identity, listen)
+        parts = Parts(
+            storage=storage,
+            database=database,
+            durable=durable,
+            heartbeat=heartbeat,
+            attempts=attempts,
+            queue=queue,
+            watch=watch,
+            uploads=uploads,
+            webhooks=webhooks,
+            deliveries=deliveries,
+            drain=drain,
+            deletes=deletes,
+        )
+        periodic = open_periodic_work(settings, parts)
         runner = JobRunner(
-            storage,
-            database,
             durable,
-            processing,
-            queue,
+            attempts,
             watch,
-            Background(storage, database, durable, webhooks, drain, deletes, host=identity.host),
-            identity,
-            listen=_default_queues(settings) if listen is None else listen,
+            periodic.running,
+            periodic.announcements,
+            periodic.scheduler,
+            heartbeat,
+            listen=listen,
             at_once=settings.jobs_at_once,
             poll_s=settings.queue_poll_s,
-            keep_days=settings.jobs_keep_days,
         )
-        await stack.enter_async_context(watch)
+        stack.callback(watch.close)
         stack.push_async_callback(runner.stop)
         intake = Intake(
             storage,
@@ -136,6 +163,10 @@ async def open_services(
             max_queued=settings.max_queued_jobs,
             max_queued_per_owner=settings.max_queued_jobs_per_key,
         )
+        jobs = JobService(storage, database, durable, queue, watch, runner)
+        metrics.register(periodic.log)
+        metrics.register_asking(BacklogMetrics(drain).ask)
+        metrics.register_asking(QueueMetrics(jobs).ask)
         yield Services(
             settings=settings,
             storage=storage,
@@ -150,8 +181,10 @@ async def open_services(
             deletes=deletes,
             reconciliation=ReconciliationService(storage, database),
             intake=intake,
-            jobs=JobService(storage, database, durable, queue, watch, runner),
+            jobs=jobs,
             runner=runner,
+            scheduler=periodic.scheduler,
+            schedule=periodic.log,
             durable=durable,
             uploads=uploads,
         )
@@ -185,15 +218,6 @@ async def _open_database(settings: Settings, stack: AsyncExitStack) -> Database:
     return database
 
 
-async def _open_uploads(
-    settings: Settings, storage: StorageService, database: Database, stack: AsyncExitStack
-) -> UploadService:
-    expires_s = settings.upload_expires_s
-    uploads = UploadService(storage, database, max_bytes=settings.max_upload_bytes, expires_s=expires_s)
-    await stack.enter_async_context(UploadSweeper(uploads, storage, database, expires_s=expires_s))
-    return uploads
-
-
 def _default_queues(settings: Settings) -> Sequence[str]:
     """Without workers, a process still moves the files on its own disk."""
     return ALL_QUEUES if settings.workers == "embedded" else (STORAGE,)
@@ -209,8 +233,10 @@ def _open_drain(settings: Settings, storage: StorageService, database: Database,
     )
 
 
-def open_webhooks(settings: Settings, database: Database) -> WebhookService:
-    """The sender of callbacks; `Background` sets its `schedule`."""
+def open_webhooks(
+    settings: Settings, database: Database, schedule: Callable[[str], Awaitable[object]]
+) -> WebhookService:
+    """The sender of callbacks; `schedule` makes the attempts for a message."""
     secret = settings.webhook_secret.get_secret_value() if settings.webhook_secret else ""
     return WebhookService(
         database,
@@ -218,6 +244,7 @@ def open_webhooks(settings: Settings, database: Database) -> WebhookService:
         secrets=read_secrets(secret),
         default_url=settings.webhook_url,
         timeout_s=settings.webhook_timeout_s,
+        schedule=schedule,
     )
 
 

@@ -1,4 +1,4 @@
-"""Objects that were saved locally follow to S3, whatever breaks on the way. On a real S3 server."""
+"""Objects that were saved locally follow to S3, even if something breaks on the way. On a real S3 server."""
 
 from __future__ import annotations
 
@@ -78,10 +78,10 @@ async def test_how_far_s3_is_behind_can_be_seen(depot: Depot) -> None:
     before = await depot.drain.backlog()
     assert (before.objects, before.bytes, before.parked) == (3, sum(row.size_bytes for row in rows), 0)
     assert before.oldest_s > 3600
-    assert b"aperta_drain_pending_objects 3.0" in depot.metrics.render()
+    assert b"aperta_drain_pending_objects 3.0" in await depot.metrics.render()
     await depot.drain.drain_all()
     assert await depot.drain.backlog() == Backlog()
-    shown = depot.metrics.render()
+    shown = await depot.metrics.render()
     assert b"aperta_drain_pending_objects 0.0" in shown and b"aperta_drained_objects_total 3.0" in shown
 
 

@@ -23,6 +23,7 @@ from backend.errors import ObjectMissing
 from backend.observability.metrics import Metrics
 from backend.services.conversations.deletion import DeletionService
 from backend.services.lifecycle.drain import DrainService
+from backend.services.lifecycle.metrics import BacklogMetrics
 from backend.services.storage import StorageConfig, StorageService
 from tests.contracts.store_contract import read
 
@@ -31,7 +32,7 @@ AT = datetime(2026, 1, 15, 23, 30, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Depot:
-    """Storage, rows, and the services that move and delete. `local` saves to the same folder, whatever S3 does."""
+    """Storage, rows, and the services that move and delete. `local` saves to the same folder, in any state of S3."""
 
     storage: StorageService
     local: StorageService
@@ -92,7 +93,7 @@ class Depot:
         return found
 
     async def read(self, object_id: int) -> bytes:
-        """As every reader does: where the row says, and once more if it is not there any more."""
+        """As every reader does: where the row says, and again if it has moved since."""
         locator = ""
         for _ in range(2):
             async with self.database.transaction() as session:
@@ -123,6 +124,7 @@ async def open_depot(
     metrics = Metrics()
     async with storage, local:
         drain = DrainService(storage, database, metrics, **options)
+        metrics.register_asking(BacklogMetrics(drain).ask)
         yield Depot(storage, local, database, drain, DeletionService(storage, database), metrics)
     await database.close()
 

@@ -41,7 +41,7 @@ __all__ = ["Backlog", "DrainOutcome", "DrainReport", "DrainResult", "DrainServic
 logger = logging.getLogger(__name__)
 
 PAGE = 200
-"""So many rows are read at once."""
+"""The number of rows that are read at once."""
 
 FAILED_AGAIN_AFTER_S = 300.0
 
@@ -58,7 +58,7 @@ class DrainService:
     Args:
         storage: knows both places.
         database: the rows, which say where each object is.
-        metrics: is told what moved, and how much waits.
+        metrics: counts what moved.
         concurrency: objects on their way at once.
         max_bytes_per_s: what this process sends at most, over some seconds; 0: as much as it can.
     """
@@ -82,19 +82,17 @@ class DrainService:
         self._swept = False
 
     async def backlog(self) -> Backlog:
-        """What waits at this moment.
+        """What waits now.
 
         Raises:
             DatabaseUnavailable
         """
-        found = Backlog()
-        if self._storage.mover.has_target:
-            async with self._database.transaction() as session:
-                local = await objects.count_local(session)
-            age_s = (datetime.now(UTC) - local.oldest_at).total_seconds() if local.oldest_at else 0.0
-            found = Backlog(local.objects, local.bytes, local.parked, round(max(0.0, age_s), 1))
-        self._metrics.backlog(found.objects, found.bytes, found.parked, found.oldest_s)
-        return found
+        if not self._storage.mover.has_target:
+            return Backlog()
+        async with self._database.transaction() as session:
+            local = await objects.count_local(session)
+        age_s = (datetime.now(UTC) - local.oldest_at).total_seconds() if local.oldest_at else 0.0
+        return Backlog(local.objects, local.bytes, local.parked, round(max(0.0, age_s), 1))
 
     async def pending(self, limit: int = PAGE, after: int = 0) -> Sequence[StoredObjectRow]:
         """Objects that wait, oldest first, beginning after an id; none where they belong on the local disk.
@@ -130,7 +128,7 @@ class DrainService:
         Args:
             concurrency: default: as configured.
             max_bytes_per_s: default: as configured; 0: as much as it can.
-            max_seconds: begin with no object after so long.
+            max_seconds: the time after which no further object is begun.
             progress: called after each object.
         """
         pace = self._pace if max_bytes_per_s is None else RateLimit(max_bytes_per_s)
@@ -159,7 +157,7 @@ class DrainService:
         return report
 
     async def drain_object(self, object_id: int) -> DrainOutcome:
-        """Move one object. May be repeated after whatever happened to the last attempt.
+        """Move one object. May be repeated, however the last attempt ended.
 
         Raises:
             StorageError: S3 is in trouble; the object stays where it is.
@@ -235,7 +233,7 @@ class DrainService:
         return DrainOutcome(row.id, DrainResult.MOVED, copy.locator, row.size_bytes)
 
     async def _drop(self, row: StoredObjectRow, copy: StoredObject) -> None:
-        """Delete a copy that no row names: the conversation was deleted meanwhile. Another drain's copy stays."""
+        """Delete a copy that no row names: the conversation was deleted in the meantime. Another drain's copy stays."""
         async with self._database.transaction() as session:
             in_use = await objects.is_in_use(session, row.conversation_id, copy.locator)
         if in_use:
@@ -253,7 +251,7 @@ class DrainService:
         return DrainOutcome(row.id, DrainResult.PARKED, row.locator, reason=reason)
 
     async def _stay(self, row: StoredObjectRow, error: StorageError) -> DrainOutcome:
-        """The file cannot be read. It may have moved or been deleted at this moment, or lie on another machine."""
+        """The file cannot be read. It may just have moved or been deleted, or lie on another machine."""
         now = await self._find(row.id)
         if now is None or now.locator != row.locator:
             return DrainOutcome(row.id, DrainResult.SKIPPED)

@@ -1,7 +1,7 @@
 """Webhooks: signed messages about ended jobs, after the Standard Webhooks specification, and their log.
 
-One message is one row; its id is the `webhook-id`, by which a receiver recognises repeats. The scheduler
-calls `attempt` after the pauses of `RETRY_AFTER_S` until the outcome no longer says `retry`.
+One message is one row; its id is the `webhook-id` by which a receiver recognises repeats. The caller
+repeats `attempt` after the pauses of `RETRY_AFTER_S` for as long as the outcome says `retry`.
 """
 
 from __future__ import annotations
@@ -60,8 +60,6 @@ class WebhookService:
         secrets: what messages are signed with, as `whsec_…`; several while one replaces another. None: no callbacks.
         default_url: called for jobs whose request names no callback.
         timeout_s: longest time for one attempt.
-
-    Attributes:
         schedule: makes the attempts for a message; by default there is one, at once.
     """
 
@@ -73,13 +71,14 @@ class WebhookService:
         secrets: Sequence[str] = (),
         default_url: str | None = None,
         timeout_s: float = 15,
+        schedule: Callable[[str], Awaitable[object]] | None = None,
     ) -> None:
         self._database = database
         self._client = client
         self._signers = [Webhook(secret) for secret in secrets]
         self._default_url = default_url
         self._timeout_s = timeout_s
-        self.schedule: Callable[[str], Awaitable[object]] = self.attempt
+        self._schedule = schedule or self.attempt
 
     async def callback_for(self, url: str | None) -> str | None:
         """The address to tell about a job: the one asked for, else the configured one, else none.
@@ -149,7 +148,7 @@ class WebhookService:
         async with self._database.transaction() as session:
             row = await get_delivery(session, delivery_id, lock=True)
             row.attempts += 1
-            if row.status != DeliveryStatus.DELIVERED:  # a concurrent attempt may have delivered it
+            if row.status != DeliveryStatus.DELIVERED:  # another attempt may have delivered it
                 row.last_status, row.last_error = status, trouble and trouble[:MAX_ERROR_CHARS]
                 if trouble is None:
                     row.status, row.delivered_at = DeliveryStatus.DELIVERED, datetime.now(UTC)
@@ -158,7 +157,7 @@ class WebhookService:
             return DeliveryOutcome(DeliveryStatus(row.status))
 
     async def redeliver(self, job_id: str, delivery_id: str) -> DeliveryView:
-        """Send a message again, regardless of its status.
+        """Send a message again, even one that was delivered.
 
         Returns:
             The message as scheduled.
@@ -169,7 +168,7 @@ class WebhookService:
         async with self._database.transaction() as session:
             row = await get_delivery(session, delivery_id, job_id=job_id, lock=True)
             row.status, row.delivered_at, row.last_error = DeliveryStatus.PENDING, None, None
-        await self.schedule(delivery_id)
+        await self._schedule(delivery_id)
         async with self._database.transaction() as session:
             return view_of(await get_delivery(session, delivery_id, job_id=job_id))
 
