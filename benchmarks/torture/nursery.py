@@ -178,7 +178,7 @@ def run(order: Order) -> int:
 def prepare(order: Order) -> None:
     """Scripted engines, short waits, and a way to die."""
     from backend.database import session
-    from backend.services.jobs import schedule
+    from backend.services.jobs.schedule import table as schedule
     from backend.services.speech import pipeline
     from backend.wiring import engines
     from tests.conftest import scripted_speech
