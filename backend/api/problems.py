@@ -106,14 +106,12 @@ async def _app_error(request: Request, error: Exception) -> JSONResponse:
         extra["conversation_id"] = error.conversation_id
     if status >= 500:
         logger.error("%s %s: %s", request.method, request.url.path, error)
-    return _problem(request, status, _title(type(error)), str(error), extra, _asked_again(request, error))
+    return _problem(request, status, _title(type(error)), str(error), extra, _asked_again(error))
 
 
-def _asked_again(request: Request, error: Exception) -> dict[str, str]:
-    """When it is known at what time a store is asked next, it helps nobody to come back earlier."""
-    if not isinstance(error, errors.StorageUnavailable):
-        return {}
-    in_s = request.app.state.services.storage.breaker.view().retry_in_s
+def _asked_again(error: Exception) -> dict[str, str]:
+    """If it is known when a store is asked next, it does not help to come back earlier."""
+    in_s = error.retry_in_s if isinstance(error, errors.StorageUnavailable) else None
     return {} if in_s is None else {"Retry-After": str(max(1, math.ceil(in_s)))}
 
 

@@ -1,5 +1,6 @@
 """Queries about stored objects on the move, and about conversations being deleted. Each works in the caller's
-transaction, and each change says what it expects to find: SQLite locks nothing for a reader."""
+transaction, and each change says what it expects to find: SQLite locks nothing for a reader. Which stores are on the
+local disk is the caller's to say."""
 
 from __future__ import annotations
 
@@ -34,23 +35,26 @@ class LocalObjects:
     oldest_at: datetime | None
 
 
-async def list_local(session: AsyncSession, *, after: int, limit: int) -> Sequence[StoredObjectRow]:
+async def list_local(
+    session: AsyncSession, stores: Collection[str], *, after: int, limit: int
+) -> Sequence[StoredObjectRow]:
     """Objects on the local disk that may move, by their id, beginning after one."""
-    query: Select[StoredObjectRow] = _local(StoredObjectRow)
+    query: Select[StoredObjectRow] = _held_by(stores, StoredObjectRow)
     wanted = (StoredObjectRow.parked.is_(None), StoredObjectRow.id > after)
     return (await session.execute(query.where(*wanted).order_by(StoredObjectRow.id).limit(limit))).scalars().all()
 
 
-async def find_local(session: AsyncSession, object_id: int) -> StoredObjectRow | None:
-    """An object that is on the local disk and belongs to a conversation that nobody deleted."""
-    query: Select[StoredObjectRow] = _local(StoredObjectRow).where(StoredObjectRow.id == object_id)
+async def find_local(session: AsyncSession, stores: Collection[str], object_id: int) -> StoredObjectRow | None:
+    """An object that is on the local disk and belongs to a conversation that is not deleted."""
+    query: Select[StoredObjectRow] = _held_by(stores, StoredObjectRow).where(StoredObjectRow.id == object_id)
     return (await session.execute(query)).scalar_one_or_none()
 
 
-async def count_local(session: AsyncSession) -> LocalObjects:
+async def count_local(session: AsyncSession, stores: Collection[str]) -> LocalObjects:
     """What is on the local disk; nothing of conversations that are being deleted."""
     free = StoredObjectRow.parked.is_(None)
-    query = _local(
+    query = _held_by(
+        stores,
         func.count(),
         func.coalesce(func.sum(StoredObjectRow.size_bytes), 0),
         func.count().filter(~free),
@@ -66,9 +70,9 @@ async def park(session: AsyncSession, object_id: int, locator: str, reason: str)
     await session.execute(update(StoredObjectRow).where(*here).values(parked=reason))
 
 
-async def unpark_all(session: AsyncSession) -> int:
+async def unpark_all(session: AsyncSession, stores: Collection[str]) -> int:
     """Let everything that is parked on the local disk move again; returns how many objects that are."""
-    parked = (StoredObjectRow.store == "local", StoredObjectRow.parked.is_not(None))
+    parked = (StoredObjectRow.store.in_(stores), StoredObjectRow.parked.is_not(None))
     return await _change(session, update(StoredObjectRow).where(*parked).values(parked=None))
 
 
@@ -76,7 +80,7 @@ async def switch(session: AsyncSession, row: StoredObjectRow, *, store: str, loc
     """Say that an object is in another place now, in its row and in its conversation's.
 
     Returns:
-        False: somebody was faster. It is not where `row` says any more, or its conversation is being deleted.
+        False: another process was faster. It is not where `row` says any more, or its conversation is being deleted.
     """
     urls = (Conversation.recording_url, Conversation.transcript_url)
     moved_urls = {url: case((url == row.locator, locator), else_=url) for url in urls}
@@ -90,7 +94,7 @@ async def switch(session: AsyncSession, row: StoredObjectRow, *, store: str, loc
 
 
 async def is_in_use(session: AsyncSession, conversation_id: str, locator: str) -> bool:
-    """Whether a row of a conversation that nobody deleted says that an object is there."""
+    """Whether a row of a conversation that is not deleted says that an object is there."""
     query = (
         select(StoredObjectRow.id)
         .join(Conversation)
@@ -113,9 +117,9 @@ async def forget(session: AsyncSession, row: StoredObjectRow) -> None:
     await session.execute(delete(StoredObjectRow).where(*here))
 
 
-def _local(*what: Any) -> Select[Any]:
+def _held_by(stores: Collection[str], *what: Any) -> Select[Any]:
     query = select(*what).select_from(StoredObjectRow).join(StoredObjectRow.conversation)
-    return query.where(StoredObjectRow.store == "local", Conversation.deleted_at.is_(None))
+    return query.where(StoredObjectRow.store.in_(stores), Conversation.deleted_at.is_(None))
 
 
 async def _change(session: AsyncSession, statement: Executable) -> int:

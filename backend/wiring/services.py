@@ -18,6 +18,7 @@ from backend.services.conversations.reading import ConversationService
 from backend.services.jobs.background import STORAGE, Background
 from backend.services.jobs.durable import DurableEngine
 from backend.services.jobs.heartbeat import this_process
+from backend.services.jobs.recording import Recordings
 from backend.services.jobs.runner import ALL_QUEUES, JobRunner
 from backend.services.jobs.service import JobService
 from backend.services.lifecycle.drain import DrainService
@@ -27,7 +28,8 @@ from backend.services.reconciliation import ReconciliationService
 from backend.services.remote.client import OutboundClient
 from backend.services.remote.download import Fetcher
 from backend.services.speech.pipeline import SpeechPipeline
-from backend.services.storage import StorageService
+from backend.services.storage import Mover, StorageParts, StorageService
+from backend.services.storage.placement.parts import open_parts
 from backend.services.uploads.expiry import UploadSweeper
 from backend.services.uploads.service import UploadService
 from backend.services.webhooks.service import WebhookService, read_secrets
@@ -89,22 +91,31 @@ async def open_services(
     set_up_tracing()
     speech = speech or open_speech(settings)
     async with AsyncExitStack() as stack:
-        storage = await stack.enter_async_context(StorageService(settings.storage))
+        parts = open_parts(settings.storage)
+        storage = await stack.enter_async_context(StorageService(parts=parts))
         database = await _open_database(settings, stack)
         people = PeopleService(database, enabled=settings.known_voices)
         metrics = Metrics()
-        metrics.register(storage.metrics)
+        metrics.register(parts.metrics)
         processing = ProcessingService(storage, database, speech, people, metrics)
         webhooks = open_webhooks(settings, database)
-        drain = _open_drain(settings, storage, database, metrics)
-        deletes = DeletionService(storage, database)
+        drain = _open_drain(settings, storage, parts.mover, database, metrics)
+        deletes = DeletionService(storage, parts.stores, parts.accepted, database)
         expires_s = settings.upload_expires_s
-        uploads = UploadService(storage, database, max_bytes=settings.max_upload_bytes, expires_s=expires_s)
-        await stack.enter_async_context(UploadSweeper(uploads, storage, database, expires_s=expires_s))
+        uploads = UploadService(
+            storage,
+            parts.resumable,
+            parts.stores.direct,
+            database,
+            max_bytes=settings.max_upload_bytes,
+            expires_s=expires_s,
+        )
+        await stack.enter_async_context(UploadSweeper(uploads, parts.resumable, database, expires_s=expires_s))
         identity = this_process()
         durable = DurableEngine(settings.database_url, executor_id=identity.id, version=WORKFLOWS_VERSION)
         jobs = JobService(
             storage,
+            parts.accepted,
             database,
             durable,
             speech,
@@ -117,12 +128,14 @@ async def open_services(
             # Without workers it still moves the files that are on its own disk.
             listen = ALL_QUEUES if settings.workers == "embedded" else (STORAGE,)
         runner = JobRunner(
-            storage,
+            Recordings(storage, parts.accepted, parts.mover, database),
+            parts.accepted,
+            parts.spool,
             database,
             durable,
             processing,
             jobs,
-            Background(storage, database, durable, webhooks, drain, deletes, host=identity.host),
+            Background(parts.breaker, database, durable, webhooks, drain, deletes, host=identity.host),
             identity,
             listen=listen,
             at_once=settings.jobs_at_once,
@@ -145,7 +158,7 @@ async def open_services(
             webhooks=webhooks,
             drain=drain,
             deletes=deletes,
-            reconciliation=ReconciliationService(storage, database),
+            reconciliation=_open_reconciliation(parts, database),
             jobs=jobs,
             runner=runner,
             durable=durable,
@@ -165,11 +178,11 @@ class StorageTools:
 async def open_storage_tools(settings: Settings) -> AsyncIterator[StorageTools]:
     """Open storage and database without engines or jobs. Arguments and errors as in `open_services`."""
     async with AsyncExitStack() as stack:
-        storage = await stack.enter_async_context(StorageService(settings.storage))
+        parts = open_parts(settings.storage)
+        storage = await stack.enter_async_context(StorageService(parts=parts))
         database = await _open_database(settings, stack)
-        yield StorageTools(
-            ReconciliationService(storage, database), _open_drain(settings, storage, database, Metrics())
-        )
+        drain = _open_drain(settings, storage, parts.mover, database, Metrics())
+        yield StorageTools(_open_reconciliation(parts, database), drain)
 
 
 async def _open_database(settings: Settings, stack: AsyncExitStack) -> Database:
@@ -181,9 +194,16 @@ async def _open_database(settings: Settings, stack: AsyncExitStack) -> Database:
     return database
 
 
-def _open_drain(settings: Settings, storage: StorageService, database: Database, metrics: Metrics) -> DrainService:
+def _open_reconciliation(parts: StorageParts, database: Database) -> ReconciliationService:
+    return ReconciliationService(parts.stores, parts.spool, parts.space, database)
+
+
+def _open_drain(
+    settings: Settings, storage: StorageService, mover: Mover, database: Database, metrics: Metrics
+) -> DrainService:
     return DrainService(
         storage,
+        mover,
         database,
         metrics,
         concurrency=settings.storage.drain_concurrency,

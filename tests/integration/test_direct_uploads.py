@@ -138,7 +138,10 @@ async def test_what_expires_is_gone_from_the_bucket(on_s3: Pair, bucket: str, ra
         row = await uploads.get_upload(session, begun["upload_id"])
         await uploads.set_upload(session, row.id, expires_at=row.created_at)
     assert (await client.post(f"/uploads/{begun['upload_id']}/complete")).status_code == 410
-    assert await UploadSweeper(services.uploads, services.storage, services.database, expires_s=60).sweep() == 1
+    assert (
+        await UploadSweeper(services.uploads, services.storage.parts.resumable, services.database, expires_s=60).sweep()
+        == 1
+    )
     assert not parts(raw_s3, bucket, begun)
 
 

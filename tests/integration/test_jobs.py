@@ -370,7 +370,9 @@ async def test_checkpoints_of_ended_jobs_are_forgotten(
     job_id = await start(client, recording)
     await reach(client, job_id, "completed")
     await asyncio.sleep(0.3)
-    upkeep = JobMaintenance(services.storage, services.database, services.durable, services.jobs, keep_days=1)
+    upkeep = JobMaintenance(
+        services.storage.parts.accepted, services.database, services.durable, services.jobs, keep_days=1
+    )
     await upkeep.forget_ended()
     assert await services.durable.states([job_id]) == {}
 
@@ -388,7 +390,7 @@ async def test_a_job_that_is_looked_at_right_after_its_commit_still_clears_up(
     assert (await send(client, recording)).status_code == 200
     while services.runner.running:
         await asyncio.sleep(0.01)
-    assert await services.storage.accepted.names(older_than_s=0) == []
+    assert await services.storage.parts.accepted.names(older_than_s=0) == []
     assert 'aperta_recordings_total{outcome="completed"} 1.0' in (await client.get("/metrics")).text
 
 

@@ -9,7 +9,7 @@ from backend.database.models import Conversation, ConversationStatus, StoredObje
 from backend.database.objects import list_objects
 from backend.database.session import Database
 from backend.errors import Conflict, NotFound, ObjectMissing
-from backend.services.storage import Expected, LocalFile, PresignedUrl, StorageService
+from backend.services.storage import Access, Expected, StorageService
 
 
 class ConversationService:
@@ -46,7 +46,7 @@ class ConversationService:
             raise Conflict(f"The conversation has no transcript, because processing failed: {conversation.error}")
         return conversation
 
-    async def get_audio(self, conversation_id: str) -> tuple[LocalFile | PresignedUrl, Conversation, StoredObjectRow]:
+    async def get_audio(self, conversation_id: str) -> tuple[Access, Conversation, StoredObjectRow]:
         """How to hand out the recording, whose it is, and what its row says.
 
         Raises:
@@ -71,7 +71,7 @@ class ConversationService:
             raise NotFound("This conversation has no stored recording.")
         return conversation, audio
 
-    async def _access(self, conversation: Conversation, audio: StoredObjectRow) -> LocalFile | PresignedUrl:
+    async def _access(self, conversation: Conversation, audio: StoredObjectRow) -> Access:
         expected = Expected(audio.size_bytes, audio.sha256, audio.version, audio.created_at)
         return await self._storage.access(
             audio.locator, filename=conversation.filename, content_type=audio.content_type, expected=expected

@@ -16,7 +16,7 @@ from backend.errors import NotFound
 from backend.services.conversations.deletion import DeletionService
 from backend.services.jobs.durable import DurableEngine, Pending, QueueLimit, run_step
 from backend.services.lifecycle.drain import DrainService
-from backend.services.storage import StorageService
+from backend.services.storage.placement.breaker import Breaker
 from backend.services.webhooks.service import RETRY_AFTER_S, WebhookService, jittered
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ DELETES_EVERY_S = 60.0
 class Background:
     def __init__(
         self,
-        storage: StorageService,
+        breaker: Breaker,
         database: Database,
         durable: DurableEngine,
         webhooks: WebhookService,
@@ -39,7 +39,7 @@ class Background:
         *,
         host: str,
     ) -> None:
-        self._storage = storage
+        self._breaker = breaker
         self._database = database
         self._durable = durable
         self._webhooks = webhooks
@@ -87,7 +87,7 @@ class Background:
         for job_id in unannounced:
             await self.announce(job_id)
         waiting = await self._drain.backlog()
-        if waiting.objects > waiting.parked and self._storage.breaker.error is None:
+        if waiting.objects > waiting.parked and self._breaker.error is None:
             await self._once(DRAIN)
         if time.monotonic() - self._deletes_at > DELETES_EVERY_S:
             self._deletes_at = time.monotonic()

@@ -12,7 +12,7 @@ from backend.database.models import JobStatus
 from backend.database.session import Database
 from backend.services.jobs.durable import DurableEngine, Pending
 from backend.services.jobs.service import WORKFLOW, JobService
-from backend.services.storage import StorageService
+from backend.services.storage.spool.accepted import AcceptedRecordings
 
 logger = logging.getLogger(__name__)
 
@@ -28,14 +28,14 @@ class JobMaintenance:
 
     def __init__(
         self,
-        storage: StorageService,
+        accepted: AcceptedRecordings,
         database: Database,
         durable: DurableEngine,
         service: JobService,
         *,
         keep_days: float,
     ) -> None:
-        self._storage = storage
+        self._accepted = accepted
         self._database = database
         self._durable = durable
         self._jobs = service
@@ -93,7 +93,7 @@ class JobMaintenance:
 
         Other databases may have jobs with recordings in the same folder; theirs are left alone.
         """
-        found = await self._storage.accepted.names(older_than_s=SETTLED_AFTER_S)
+        found = await self._accepted.names(older_than_s=SETTLED_AFTER_S)
         if not found:
             return
         mark = await self._database.mark()
@@ -102,4 +102,4 @@ class JobMaintenance:
             wanted = await jobs.list_spooled(session)
         for name in ours - wanted:
             logger.info("%s was left in the spool by a process that died, and is deleted", name)
-            await self._storage.accepted.remove(name)
+            await self._accepted.remove(name)

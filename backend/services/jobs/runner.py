@@ -34,7 +34,9 @@ from backend.services.jobs.service import LONG, QUEUES, SHORT, WORKFLOW, JobServ
 from backend.services.jobs.steps import DurableSteps, Interrupted, Interruption, JobProgress
 from backend.services.processing.service import ProcessingService
 from backend.services.speech.values import ignore_progress
-from backend.services.storage import SpooledFile, StorageService
+from backend.services.storage import SpooledFile
+from backend.services.storage.spool.accepted import AcceptedRecordings
+from backend.services.storage.spool.temporary import Spool
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +58,9 @@ class JobRunner:
 
     def __init__(
         self,
-        storage: StorageService,
+        recordings: Recordings,
+        accepted: AcceptedRecordings,
+        spool: Spool,
         database: Database,
         durable: DurableEngine,
         processing: ProcessingService,
@@ -69,7 +73,9 @@ class JobRunner:
         poll_s: float = 0.1,
         keep_days: float = 30,
     ) -> None:
-        self._storage = storage
+        self._recordings = recordings
+        self._accepted = accepted
+        self._spool = spool
         self._database = database
         self._durable = durable
         self._processing = processing
@@ -77,10 +83,9 @@ class JobRunner:
         self._identity = identity
         self._background = background
         self._listen = tuple(listen)
-        self._recordings = Recordings(storage, database)
         self._limits = {SHORT: QueueLimit(at_once, poll_s), LONG: QueueLimit(at_once, max(1.0, poll_s))}
         self._limits |= {background.queue(name): limit for name, limit in BACKGROUND_LIMITS.items()}
-        self._maintenance = JobMaintenance(storage, database, durable, service, keep_days=keep_days)
+        self._maintenance = JobMaintenance(accepted, database, durable, service, keep_days=keep_days)
         self._heartbeat = Heartbeat(database.url, identity, self._listen)
         self._running: dict[str, tuple[int, JobProgress]] = {}
         self._rounds = (
@@ -234,7 +239,7 @@ class JobRunner:
         async with self._database.transaction() as session:
             ended = await jobs.get_job(session, job.id)
         if ended.recording != job.id:
-            await self._storage.accepted.remove(job.id)
+            await self._accepted.remove(job.id)
 
     async def _fail(self, job: Job, recording: SpooledFile | None, error: Exception, progress: JobProgress) -> None:
         await until_available(lambda: self._processing.fail(job, recording, error), progress.check)
@@ -258,7 +263,7 @@ class JobRunner:
         async with self._database.transaction() as session:
             was_ours = await jobs.update_attempt(session, job.id, job.attempt, values)
         if was_ours:
-            await self._storage.accepted.remove(job.id)
+            await self._accepted.remove(job.id)
 
     async def _release(self, job: Job, *, crashed: bool) -> None:
         async with self._database.transaction() as session:
@@ -318,7 +323,7 @@ class JobRunner:
         await self._begin_again([item for item in orphans if item.forsaken])
         await self._maintenance.forget_ended()
         await self._maintenance.sweep_recordings()
-        await self._storage.spool_files.sweep()
+        await self._spool.sweep()
         await self._durable.pace(len(alive))
         self._colleagues = len(alive)
 

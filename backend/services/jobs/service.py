@@ -32,6 +32,7 @@ from backend.services.processing.service import OPTIONS, ProcessOptions, object_
 from backend.services.speech.pipeline import SpeechPipeline
 from backend.services.speech.values import StageProgress, ignore_progress
 from backend.services.storage import SpooledFile, StorageService, StoredObject
+from backend.services.storage.spool.accepted import AcceptedRecordings
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +92,7 @@ class JobService:
     def __init__(
         self,
         storage: StorageService,
+        accepted: AcceptedRecordings,
         database: Database,
         durable: DurableEngine,
         speech: SpeechPipeline,
@@ -101,6 +103,7 @@ class JobService:
         max_queued_per_owner: int = 1000,
     ) -> None:
         self._storage = storage
+        self._accepted = accepted
         self._database = database
         self._durable = durable
         self._speech = speech
@@ -253,7 +256,7 @@ class JobService:
             # Its row says so, and whoever has it or takes it looks there.
             logger.warning("job %s is cancelled, but stays in its queue for now: %s", job_id, error)
         if recording is not None:
-            await self._storage.accepted.remove(job_id)
+            await self._accepted.remove(job_id)
         for locator in locators:
             await self._storage.delete(locator)
         self.notify_ended(job_id)
@@ -294,12 +297,12 @@ class JobService:
 
     async def _keep(self, job: Job, spooled: SpooledFile, options: ProcessOptions) -> None:
         """Accept a recording that waits in this machine's spool."""
-        await self._storage.accepted.add(spooled, job.id)
+        await self._accepted.add(spooled, job.id)
         try:
             await self._accept(job, options)
         except BaseException as error:
             if await self._is_unknown(job.id, error):
-                await self._storage.accepted.remove(job.id)
+                await self._accepted.remove(job.id)
             raise
 
     async def _share(self, job: Job, spooled: SpooledFile, options: ProcessOptions) -> None:

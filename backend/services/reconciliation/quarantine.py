@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from backend.errors import StorageError
 from backend.services.reconciliation.findings import Unchecked, UncheckedTally
-from backend.services.storage import StorageService
+from backend.services.storage import Stores
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +25,12 @@ class EmptyingReport:
         return 2 if self.unchecked else 0
 
 
-async def empty_quarantine(storage: StorageService, *, older_than_s: float, apply: bool) -> EmptyingReport:
-    """Delete what has been in the quarantine for so long."""
+async def empty_quarantine(stores: Stores, *, older_than_s: float, apply: bool) -> EmptyingReport:
+    """Delete what has been in the quarantine for longer than that."""
     latest = datetime.now(UTC) - timedelta(seconds=older_than_s)
     count = size_bytes = 0
     unchecked = UncheckedTally()
-    for store in storage.stores:
+    for store in stores.all:
         try:
             async for item in store.iterate_quarantine():
                 if item.modified_at > latest:

@@ -10,7 +10,7 @@ from backend.concurrency.rounds import Rounds
 from backend.database import uploads
 from backend.database.session import Database
 from backend.errors import StorageError, UploadInUse
-from backend.services.storage import StorageService
+from backend.services.storage.spool.resumable import ResumableFiles
 from backend.services.uploads.service import UploadService
 
 logger = logging.getLogger(__name__)
@@ -24,12 +24,13 @@ class UploadSweeper:
     """Runs while its context is open; any number of processes may.
 
     Args:
-        expires_s: as for `UploadService`. A file to which nothing has happened for so long belongs to no upload.
+        files: the uploads' files.
+        expires_s: as for `UploadService`. A file that has not changed for that time belongs to no upload.
     """
 
-    def __init__(self, service: UploadService, storage: StorageService, database: Database, *, expires_s: int) -> None:
+    def __init__(self, service: UploadService, files: ResumableFiles, database: Database, *, expires_s: int) -> None:
         self._service = service
-        self._files = storage.resumable
+        self._files = files
         self._database = database
         self._expires_s = expires_s
         shortest, longest = EVERY_S

@@ -18,6 +18,7 @@ from anyio import CancelScope
 from backend.concurrency.lanes import ThreadLane
 from backend.errors import TooLarge
 from backend.services.storage.files import CHUNK_BYTES, disk_errors, is_locked, lock, make_folder, new_file
+from backend.services.storage.spool.folder import SpoolFolder
 from backend.services.storage.spool.space import DiskSpace
 from backend.services.storage.spool.writer import Digest, FileWriter, Pipeline
 from backend.services.storage.values import SpooledFile
@@ -25,8 +26,8 @@ from backend.services.storage.values import SpooledFile
 logger = logging.getLogger(__name__)
 
 STALE_AFTER_S = 10
-"""A file of an upload is locked from the start. One that is not, so long after its last byte, was left by a process
-that was killed."""
+"""A file of an upload is locked from the start. One that is unlocked this long after its last byte was left by a
+process that was killed."""
 
 _FILES = ("*.part", "uploads/*", "kept/*")
 """Uploads in one request, uploads that may be resumed, recordings that wait for their job."""
@@ -48,7 +49,8 @@ class Spool:
     """Temporary files beside the objects, on the same file system, so that a local save is a hard link."""
 
     def __init__(self, upload_dir: Path, lane: ThreadLane) -> None:
-        self._folder = upload_dir.absolute() / ".spool"
+        self._files = SpoolFolder(upload_dir.absolute() / ".spool", lane)
+        self._folder = self._files.path
         self._lane = lane
 
     async def start(self) -> None:
@@ -80,7 +82,7 @@ class Spool:
             StorageMisconfigured: the folder is read-only or not ours.
         """
         path = self._folder / f"{uuid4().hex}.part"
-        held: list[int] = []  # filled by a thread, so that a caller who is cancelled meanwhile leaves no lock behind
+        held: list[int] = []  # filled by a thread, so that a cancelled caller leaves no lock behind
         try:
             yield await self._write(path, stream, max_bytes, space, held)
         finally:
@@ -95,9 +97,8 @@ class Spool:
         return await self._lane.run(self._list_files)
 
     async def remove(self, name: str) -> None:
-        """Delete a file by the name that `list_files` gives it; one that is already gone is no error."""
-        with disk_errors(self._folder / name):
-            await self._lane.run((self._folder / name).unlink, missing_ok=True)
+        """Delete a file by the name that `list_files` gives it; a missing one is no error."""
+        await self._files.remove(name)
 
     async def _write(
         self, path: Path, stream: AsyncIterable[bytes], max_bytes: int | None, space: DiskSpace | None, held: list[int]
