@@ -108,6 +108,14 @@ class StorageMisconfigured(StorageError):
 
 
 class StorageUnavailable(StorageError):
+    """
+    Attributes:
+        answered: whether the store said so itself.
+        retry_in_s: when the store is asked next, if that is known.
+    """
+
+    retry_in_s: float | None = None
+
     def __init__(self, message: str, *, answered: bool = True) -> None:
         super().__init__(message)
         self.answered = answered

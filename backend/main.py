@@ -107,10 +107,11 @@ async def _running(app: FastAPI, services: Services, stop: Callable[[], None]) -
 
 async def _announce(services: Services) -> None:
     info = await services.storage.get_info()
-    place = f"s3://{info.s3_bucket}" if info.storage_type == "s3" else info.local_path
     engines = services.speech.engines
     logger.info("transcription: %s; diarization: %s", engines["transcription"], engines["diarization"])
-    logger.info("storage: %s (%s)%s", info.storage_type, place, f"; S3 is off: {info.reason}" if info.reason else "")
+    logger.info(
+        "storage: %s (%s)%s", info.storage_type, info.place, f"; S3 is off: {info.reason}" if info.reason else ""
+    )
     logger.info("database: %s", services.database.engine.url.render_as_string(hide_password=True))
 
 

@@ -141,15 +141,13 @@ async def _app_error(request: Request, error: Exception) -> Response:
     extra = {"conversation_id": error.conversation_id} if isinstance(error, errors.ProcessingFailed) else {}
     if status >= 500:
         logger.error("%s %s: %s", request.method, request.url.path, error)
-    kind, headers = type(error), _asked_again(request, error)
-    return _answer(request, status, _title(kind), str(error), extra, headers, urn=_urn(kind))
+    kind = type(error)
+    return _answer(request, status, _title(kind), str(error), extra, _asked_again(error), urn=_urn(kind))
 
 
-def _asked_again(request: Request, error: Exception) -> dict[str, str]:
+def _asked_again(error: Exception) -> dict[str, str]:
     """The time at which a store is asked next, if that is known: before it, another request would fail as well."""
-    if not isinstance(error, errors.StorageUnavailable):
-        return {}
-    in_s = request.app.state.services.storage.breaker.view().retry_in_s
+    in_s = error.retry_in_s if isinstance(error, errors.StorageUnavailable) else None
     return {} if in_s is None else {"Retry-After": str(max(1, math.ceil(in_s)))}
 
 

@@ -1,7 +1,7 @@
 """Stored objects: rows into values and back, and every query about them but those of a reconciliation.
 
 Each function works in the caller's transaction, and each change says what it expects to find: SQLite locks nothing for
-a reader.
+a reader. The caller says which stores are on the local disk.
 """
 
 from __future__ import annotations
@@ -116,23 +116,26 @@ async def add_objects(
     session.add_all(row_of(item, conversation_id, at) for item in objects if item.locator not in known)
 
 
-async def list_local(session: AsyncSession, *, after: int, limit: int) -> Sequence[StoredObjectRow]:
+async def list_local(
+    session: AsyncSession, stores: Collection[str], *, after: int, limit: int
+) -> Sequence[StoredObjectRow]:
     """Get objects on the local disk that may move, ordered by id, starting after one."""
-    query: Select[StoredObjectRow] = _local(StoredObjectRow)
+    query: Select[StoredObjectRow] = _held_by(stores, StoredObjectRow)
     wanted = (StoredObjectRow.parked.is_(None), StoredObjectRow.id > after)
     return (await session.execute(query.where(*wanted).order_by(StoredObjectRow.id).limit(limit))).scalars().all()
 
 
-async def find_local(session: AsyncSession, object_id: int) -> StoredObjectRow | None:
+async def find_local(session: AsyncSession, stores: Collection[str], object_id: int) -> StoredObjectRow | None:
     """Get an object on the local disk whose conversation is not deleted."""
-    query: Select[StoredObjectRow] = _local(StoredObjectRow).where(StoredObjectRow.id == object_id)
+    query: Select[StoredObjectRow] = _held_by(stores, StoredObjectRow).where(StoredObjectRow.id == object_id)
     return (await session.execute(query)).scalar_one_or_none()
 
 
-async def count_local(session: AsyncSession) -> LocalObjects:
+async def count_local(session: AsyncSession, stores: Collection[str]) -> LocalObjects:
     """Count the objects on the local disk, without those of conversations that are being deleted."""
     free = StoredObjectRow.parked.is_(None)
-    query = _local(
+    query = _held_by(
+        stores,
         func.count(),
         func.coalesce(func.sum(StoredObjectRow.size_bytes), 0),
         func.count().filter(~free),
@@ -148,9 +151,9 @@ async def park(session: AsyncSession, object_id: int, locator: str, reason: str)
     await session.execute(update(StoredObjectRow).where(*here).values(parked=reason))
 
 
-async def unpark_all(session: AsyncSession) -> int:
+async def unpark_all(session: AsyncSession, stores: Collection[str]) -> int:
     """Let all parked objects on the local disk move again; returns their number."""
-    parked = (StoredObjectRow.store == "local", StoredObjectRow.parked.is_not(None))
+    parked = (StoredObjectRow.store.in_(stores), StoredObjectRow.parked.is_not(None))
     return await _change(session, update(StoredObjectRow).where(*parked).values(parked=None))
 
 
@@ -195,9 +198,9 @@ async def forget(session: AsyncSession, row: StoredObjectRow) -> None:
     await session.execute(delete(StoredObjectRow).where(*here))
 
 
-def _local(*what: Any) -> Select[Any]:
+def _held_by(stores: Collection[str], *what: Any) -> Select[Any]:
     query = select(*what).select_from(StoredObjectRow).join(StoredObjectRow.conversation)
-    return query.where(StoredObjectRow.store == "local", Conversation.deleted_at.is_(None))
+    return query.where(StoredObjectRow.store.in_(stores), Conversation.deleted_at.is_(None))
 
 
 async def _change(session: AsyncSession, statement: Executable) -> int:

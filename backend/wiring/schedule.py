@@ -26,7 +26,7 @@ from backend.services.jobs.schedule.scheduler import Scheduler
 from backend.services.jobs.schedule.table import Entry, Kind, open_schedule
 from backend.services.jobs.watch import JobWatch
 from backend.services.lifecycle.drain import DrainService
-from backend.services.storage import StorageService
+from backend.services.storage import StorageParts
 from backend.services.uploads.expiry import UploadSweeper
 from backend.services.uploads.service import UploadService
 from backend.services.webhooks.service import WebhookService
@@ -36,7 +36,7 @@ from backend.services.webhooks.service import WebhookService
 class Parts:
     """What the work is made of."""
 
-    storage: StorageService
+    stored: StorageParts
     database: Database
     durable: DurableEngine
     heartbeat: Heartbeat
@@ -90,7 +90,7 @@ def _open_announcements(parts: Parts) -> Announcements:
 
 def _open_objects(schedule: Mapping[Kind, Entry], parts: Parts, fleet: Fleet, log: ScheduleLog) -> ObjectMaintenance:
     objects = ObjectMaintenance(
-        parts.storage,
+        parts.stored.breaker,
         parts.durable,
         parts.drain,
         parts.deletes,
@@ -123,17 +123,19 @@ def _recovery_work(schedule: Mapping[Kind, Entry], parts: Parts, fleet: Fleet) -
 
 def _sweeps(schedule: Mapping[Kind, Entry], parts: Parts) -> Mapping[Kind, Work]:
     ended = EndedJobs(
-        parts.storage,
+        parts.stored.accepted,
         parts.database,
         parts.durable,
         ended=schedule[Kind.ENDED_JOBS].kept,
         recordings=schedule[Kind.ACCEPTED_RECORDINGS].kept,
     )
-    uploads = UploadSweeper(parts.uploads, parts.storage, parts.database, retention=schedule[Kind.UPLOADS].kept)
+    uploads = UploadSweeper(
+        parts.uploads, parts.stored.resumable, parts.database, retention=schedule[Kind.UPLOADS].kept
+    )
     return {
         Kind.ENDED_JOBS: ended.forget,
         Kind.ACCEPTED_RECORDINGS: ended.sweep_recordings,
-        Kind.SPOOL: _counted("files", parts.storage.spool_files.sweep),
+        Kind.SPOOL: _counted("files", parts.stored.spool.sweep),
         Kind.UPLOADS: _counted("uploads", uploads.sweep),
     }
 

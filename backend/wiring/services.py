@@ -23,6 +23,7 @@ from backend.services.jobs.maintenance.announcements import DeliveryQueue
 from backend.services.jobs.maintenance.objects import QUEUE as STORAGE
 from backend.services.jobs.metrics import QueueMetrics
 from backend.services.jobs.queue import JobQueue
+from backend.services.jobs.recording import Recordings
 from backend.services.jobs.runner import ALL_QUEUES, JobRunner
 from backend.services.jobs.schedule.log import ScheduleLog
 from backend.services.jobs.schedule.scheduler import Scheduler
@@ -36,7 +37,8 @@ from backend.services.reconciliation import ReconciliationService
 from backend.services.remote.client import OutboundClient
 from backend.services.remote.download import Fetcher
 from backend.services.speech.pipeline import SpeechPipeline
-from backend.services.storage import StorageService
+from backend.services.storage import Mover, StorageParts, StorageService
+from backend.services.storage.placement.parts import open_parts
 from backend.services.uploads.service import UploadService
 from backend.services.uploads.sources import Sources
 from backend.services.webhooks.service import WebhookService, read_secrets
@@ -101,27 +103,34 @@ async def open_services(
     set_up_tracing()
     speech = speech or open_speech(settings)
     async with AsyncExitStack() as stack:
-        storage = await stack.enter_async_context(StorageService(settings.storage))
+        stored = open_parts(settings.storage)
+        storage = await stack.enter_async_context(StorageService(parts=stored))
         database = await _open_database(settings, stack)
         people = PeopleService(database, enabled=settings.known_voices)
         metrics = Metrics()
-        metrics.register(storage.metrics)
+        metrics.register(stored.metrics)
         processing = ProcessingService(storage, database, speech, people, metrics)
-        drain = _open_drain(settings, storage, database, metrics)
-        deletes = DeletionService(storage, database)
+        drain = _open_drain(settings, storage, stored.mover, database, metrics)
+        deletes = DeletionService(storage, stored.stores, stored.accepted, database)
         uploads = UploadService(
-            storage, database, max_bytes=settings.max_upload_bytes, expires_s=settings.upload_expires_s
+            storage,
+            stored.resumable,
+            stored.stores.direct,
+            database,
+            max_bytes=settings.max_upload_bytes,
+            expires_s=settings.upload_expires_s,
         )
         identity = this_process()
         durable = DurableEngine(settings.database_url, executor_id=identity.id, version=WORKFLOWS_VERSION)
         deliveries = DeliveryQueue(durable)
         webhooks = open_webhooks(settings, database, deliveries.add)
-        attempts = Attempts(storage, database, processing, worker_id=identity.id)
+        recordings = Recordings(storage, stored.accepted, stored.mover, database)
+        attempts = Attempts(recordings, stored.accepted, database, processing, worker_id=identity.id)
         queue, watch = JobQueue(durable), JobWatch(database)
         listen = _default_queues(settings) if listen is None else listen
         heartbeat = Heartbeat(database.url, identity, listen)
         parts = Parts(
-            storage=storage,
+            stored=stored,
             database=database,
             durable=durable,
             heartbeat=heartbeat,
@@ -151,6 +160,7 @@ async def open_services(
         stack.push_async_callback(runner.stop)
         intake = Intake(
             storage,
+            stored.accepted,
             database,
             Sources(storage, _open_fetcher(settings), uploads, max_bytes=settings.max_upload_bytes),
             webhooks,
@@ -163,7 +173,7 @@ async def open_services(
             max_queued=settings.max_queued_jobs,
             max_queued_per_owner=settings.max_queued_jobs_per_key,
         )
-        jobs = JobService(storage, database, durable, queue, watch, runner)
+        jobs = JobService(storage, stored.accepted, database, durable, queue, watch, runner)
         metrics.register(periodic.log)
         metrics.register_asking(BacklogMetrics(drain).ask)
         metrics.register_asking(QueueMetrics(jobs).ask)
@@ -179,7 +189,7 @@ async def open_services(
             webhooks=webhooks,
             drain=drain,
             deletes=deletes,
-            reconciliation=ReconciliationService(storage, database),
+            reconciliation=_open_reconciliation(stored, database),
             intake=intake,
             jobs=jobs,
             runner=runner,
@@ -202,11 +212,11 @@ class StorageTools:
 async def open_storage_tools(settings: Settings) -> AsyncIterator[StorageTools]:
     """Open storage and database without engines or jobs. Arguments and errors as in `open_services`."""
     async with AsyncExitStack() as stack:
-        storage = await stack.enter_async_context(StorageService(settings.storage))
+        parts = open_parts(settings.storage)
+        storage = await stack.enter_async_context(StorageService(parts=parts))
         database = await _open_database(settings, stack)
-        yield StorageTools(
-            ReconciliationService(storage, database), _open_drain(settings, storage, database, Metrics())
-        )
+        drain = _open_drain(settings, storage, parts.mover, database, Metrics())
+        yield StorageTools(_open_reconciliation(parts, database), drain)
 
 
 async def _open_database(settings: Settings, stack: AsyncExitStack) -> Database:
@@ -223,9 +233,16 @@ def _default_queues(settings: Settings) -> Sequence[str]:
     return ALL_QUEUES if settings.workers == "embedded" else (STORAGE,)
 
 
-def _open_drain(settings: Settings, storage: StorageService, database: Database, metrics: Metrics) -> DrainService:
+def _open_reconciliation(parts: StorageParts, database: Database) -> ReconciliationService:
+    return ReconciliationService(parts.stores, parts.spool, parts.space, database)
+
+
+def _open_drain(
+    settings: Settings, storage: StorageService, mover: Mover, database: Database, metrics: Metrics
+) -> DrainService:
     return DrainService(
         storage,
+        mover,
         database,
         metrics,
         concurrency=settings.storage.drain_concurrency,

@@ -70,7 +70,7 @@ S3 = {
     "S3 complete": _s3("CompleteMultipartUpload", "after", often=1),
 }
 DRAIN = {
-    "drain: read": _point(f"{STORAGE}.placement.mover", "Mover.verified_file", "after", often=9),
+    "drain: read": _point(f"{STORAGE}.placement.mover", "Mover.copy", "before", often=9),
     "drain: copied": _point(f"{STORAGE}.placement.mover", "Mover.copy", "after", often=9),
     "drain: before the switch": _point("backend.services.lifecycle.drain", "DrainService._switch", "before", often=9),
     "drain: switched": _point(f"{STORAGE}.service", "StorageService.delete", "before", often=9),

@@ -14,11 +14,14 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from backend.concurrency.lanes import ThreadLane
 from backend.errors import InvalidInput, StorageUnavailable
-from backend.services.storage import ObjectStore, StorageConfig, StorageService, StoredObject
+from backend.services.storage import ObjectStore, StorageConfig, StorageService, StoredObject, Stores
 from backend.services.storage.keys import PREFIXES
+from backend.services.storage.placement.parts import open_parts
 from backend.services.storage.stores.local.store import LocalStore
 from backend.services.storage.stores.memory import MemoryStore
+from backend.services.storage.stores.s3.connection import S3Connection
 from backend.services.storage.stores.s3.store import S3Store
+from backend.services.storage.values import NewObject
 from tests.contracts.store_contract import AT, Bench, StoreContract, StoreMachine, UpkeepContract, spooled, store_bench
 from tests.support.fixtures_storage import s3_settings
 from tests.support.servers import S3Server, free_port
@@ -92,7 +95,7 @@ class TestLocalStore(UpkeepContract, StoreContract):
     async def test_a_key_that_is_none_is_refused(self, store: ObjectStore, tmp_path: Path, key: str) -> None:
         with pytest.raises(InvalidInput):
             source = spooled(b"x", tmp_path)
-            await store.put(source, kind="audio", key=key, content_type="audio/wav", metadata={})
+            await store.put(NewObject(source, "audio", key, "audio/wav"))
 
 
 class TestS3StoreOnSwift(UpkeepContract, StoreContract):
@@ -105,7 +108,7 @@ class TestS3StoreOnSwift(UpkeepContract, StoreContract):
         s3_config: Callable[..., StorageConfig],
         tmp_path_factory: pytest.TempPathFactory,
     ) -> AsyncIterator[Bench]:
-        store = S3Store(s3_config(swift))
+        store = S3Store(S3Connection(s3_config(swift)))
         yield store_bench(store, tmp_path_factory.mktemp("spool"), *bucket_back_door(raw_s3, bucket))
         await store.close()
 
@@ -142,7 +145,7 @@ class TestServiceWhosePrimaryFailsEveryCall(StoreContract):
         primary = MemoryStore("primary")
         primary.failure = StorageUnavailable("The store is down.")
         local = LocalStore(str(upload_dir), ThreadLane("disk", 4))
-        async with StorageService(local_config, primary=primary, fallback=local) as service:
+        async with StorageService(parts=open_parts(local_config, Stores(primary, local))) as service:
             yield service_bench(service, file_back_door(upload_dir))
 
 
@@ -176,7 +179,7 @@ def test_local_store_is_a_dict() -> None:
 def test_s3_store_is_a_dict(swift: S3Server, s3_config: Callable[..., StorageConfig]) -> None:
     class S3Machine(StoreMachine):
         def open_store(self, folder: Path) -> ObjectStore:
-            return S3Store(s3_config(swift))
+            return S3Store(S3Connection(s3_config(swift)))
 
     few = settings(max_examples=6, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck))
     run_state_machine_as_test(S3Machine, settings=few)

@@ -16,7 +16,8 @@ from backend.database import conversations
 from backend.database.objects import row_of
 from backend.errors import NotFound, StorageMisconfigured, StorageUnavailable
 from backend.services.conversations.deletion import DeletesReport, DeletionService
-from backend.services.storage import StorageConfig, StorageService
+from backend.services.storage import StorageConfig, StorageService, Stores
+from backend.services.storage.placement.parts import open_parts
 from backend.services.storage.stores.local.store import LocalStore
 from backend.services.storage.stores.memory import MemoryStore
 from tests.support.depot import AT, Depot, files_in, keys_in, open_depot, until
@@ -57,7 +58,7 @@ async def in_memory(
     memory: MemoryStore, local_config: StorageConfig, upload_dir: Path, database_url: str
 ) -> AsyncIterator[Depot]:
     fallback = LocalStore(str(upload_dir), ThreadLane("disk", 4))
-    storage = StorageService(local_config, primary=memory, fallback=fallback)
+    storage = StorageService(parts=open_parts(local_config, Stores(memory, fallback)))
     async with open_depot(local_config, database_url, storage) as opened:
         yield opened
 

@@ -140,7 +140,10 @@ async def test_what_expires_is_gone_from_the_bucket(on_s3: Pair, bucket: str, ra
         await uploads.set_upload(session, row.id, expires_at=row.created_at)
     assert (await client.post(f"/uploads/{begun['upload_id']}/complete")).status_code == 410
     assert (
-        await UploadSweeper(services.uploads, services.storage, services.database, retention=Retention(60)).sweep() == 1
+        await UploadSweeper(
+            services.uploads, services.storage.parts.resumable, services.database, retention=Retention(60)
+        ).sweep()
+        == 1
     )
     assert not parts(raw_s3, bucket, begun)
 

@@ -384,7 +384,7 @@ async def test_a_job_that_is_looked_at_right_after_its_commit_still_clears_up(
     assert (await send(client, recording)).status_code == 200
     while services.runner.running:
         await asyncio.sleep(0.01)
-    assert await services.storage.accepted.names(older_than_s=0) == []
+    assert await services.storage.parts.accepted.names(older_than_s=0) == []
     assert 'aperta_recordings_total{outcome="completed"} 1.0' in (await client.get("/metrics")).text
 
 

@@ -14,6 +14,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
+from backend.concurrency.lanes import ThreadLane
 from backend.config import Settings
 from backend.database import conversations, jobs, objects
 from backend.database.migrate import migrate
@@ -28,7 +29,9 @@ from backend.services.jobs.runner import ALL_QUEUES
 from backend.services.processing.service import ProcessOptions
 from backend.services.speech.pipeline import SpeechPipeline
 from backend.services.speech.steps import DirectSteps
-from backend.services.storage import StorageConfig, StorageService
+from backend.services.storage import StorageConfig, StorageService, Stores
+from backend.services.storage.placement.parts import open_parts
+from backend.services.storage.stores.local.store import LocalStore
 from backend.services.storage.stores.memory import MemoryStore
 from backend.services.uploads.sources import ReceivedRecording
 from backend.wiring.services import open_services
@@ -181,8 +184,16 @@ class Town:
         self.bucket = MemoryStore("s3")
         self.database = database
         here, there = (str(tmp_path / name) for name in ("server", "worker"))
-        self.server = StorageService(StorageConfig(upload_dir=here), primary=self.bucket, fallback=disk(here))
-        self.worker = StorageService(StorageConfig(upload_dir=there), primary=self.bucket, fallback=disk(there))
+        self.server = self._service(here)
+        self.worker = self._service(there)
+
+    @property
+    def recordings(self) -> Recordings:
+        parts = self.worker.parts
+        return Recordings(self.worker, parts.accepted, parts.mover, self.database)
+
+    def _service(self, folder: str) -> StorageService:
+        return StorageService(parts=open_parts(StorageConfig(upload_dir=folder), Stores(self.bucket, disk(folder))))
 
     async def accept(self) -> Job:
         stored = await self.server.save_audio_file(SOUND, "conv_1", "a.wav")
@@ -206,7 +217,7 @@ class Town:
         return job
 
     async def read(self, job: Job) -> bytes:
-        async with Recordings(self.worker, self.database).open(job, lambda: None) as spooled:
+        async with self.recordings.open(job, lambda: None) as spooled:
             return spooled.path.read_bytes()
 
     async def change_row(self, **values: object) -> None:
@@ -214,10 +225,7 @@ class Town:
             await session.execute(sa.update(StoredObjectRow).values(**values))
 
 
-def disk(folder: str) -> object:
-    from backend.concurrency.lanes import ThreadLane
-    from backend.services.storage.stores.local.store import LocalStore
-
+def disk(folder: str) -> LocalStore:
     return LocalStore(folder, ThreadLane("disk", 2))
 
 
@@ -255,7 +263,7 @@ async def test_whoever_waits_can_be_stopped(town: Town) -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        async with Recordings(town.worker, town.database).open(job, check):
+        async with town.recordings.open(job, check):
             pass
 
 

@@ -119,13 +119,15 @@ async def open_depot(
     """
     local = StorageService(config.model_copy(update={"storage_backend": "local"}))
     storage = storage or StorageService(config)
+    parts = storage.parts
     await migrate(database_url)
     database = Database(database_url)
     metrics = Metrics()
     async with storage, local:
-        drain = DrainService(storage, database, metrics, **options)
+        drain = DrainService(storage, parts.mover, database, metrics, **options)
         metrics.register_asking(BacklogMetrics(drain).ask)
-        yield Depot(storage, local, database, drain, DeletionService(storage, database), metrics)
+        deletes = DeletionService(storage, parts.stores, parts.accepted, database)
+        yield Depot(storage, local, database, drain, deletes, metrics)
     await database.close()
 
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
-from fastapi.responses import JSONResponse, RedirectResponse
+from fastapi.responses import JSONResponse
 
 from backend.api.dependencies import ServicesDep
 from backend.api.problems import problem_responses
-from backend.api.responses.recording import _Recording, _repr_digest
+from backend.api.responses.recording import RecordingResponse, ServedRecording
 from backend.api.responses.transcript import MEDIA_TYPES, RENDER, TranscriptFormat, _negotiate
 from backend.api.schemas.conversations import ConversationDetail, ConversationPage, DeletionOut
 from backend.api.schemas.transcripts import TranscriptOut
 from backend.domain.states.conversations import ConversationStatus
-from backend.services.storage import PresignedUrl
 
 router = APIRouter(prefix="/conversations", tags=["conversations"])
 
@@ -72,24 +71,18 @@ async def get_transcript(
     responses={
         200: _RECORDING,
         206: {"description": "Part of the recording", **_RECORDING},
+        304: {"description": "The recording is as the client has it"},
         307: {"description": "A presigned URL on S3"},
         **problem_responses(404, 416, 500, 503),
     },
 )
 async def get_audio(conversation_id: str, services: ServicesDep) -> Response:
-    async def find() -> Response:
+    async def find() -> RecordingResponse:
         access, conversation, audio = await services.conversations.get_audio(conversation_id)
-        if isinstance(access, PresignedUrl):
-            return RedirectResponse(access.url, 307, headers={"Cache-Control": "no-store"})
-        recording = _Recording(
-            access.path,
-            media_type=audio.content_type,
-            filename=conversation.filename,
-            content_disposition_type="attachment",
-            headers={"X-Content-Type-Options": "nosniff", "Repr-Digest": _repr_digest(audio.sha256)},
+        recording = ServedRecording(
+            conversation.filename, audio.content_type, audio.size_bytes, audio.sha256, audio.created_at
         )
-        recording.find_again = find
-        return recording
+        return RecordingResponse(recording, access, find)
 
     return await find()
 

@@ -27,7 +27,7 @@ async def metrics(services: ServicesDep) -> Response:
 
 @router.get("", summary="State, engines, storage and database")
 async def health(services: ServicesDep) -> Health:
-    s3_wanted = services.settings.storage.storage_backend != "local"
+    s3_wanted = not services.settings.storage.is_local_only
     info = await services.storage.get_info(ask=False)
     return Health(
         status="degraded" if (s3_wanted and info.reason) or info.disk != "ok" else "ok",

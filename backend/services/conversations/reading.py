@@ -17,7 +17,7 @@ from backend.services.conversations.views import (
     object_view_of,
     view_of,
 )
-from backend.services.storage import LocalFile, PresignedUrl, StorageService
+from backend.services.storage import Access, StorageService
 
 
 class ConversationService:
@@ -55,7 +55,7 @@ class ConversationService:
             raise Conflict(f"The conversation has no transcript, because processing failed: {conversation.error}")
         return conversation
 
-    async def get_audio(self, conversation_id: str) -> tuple[LocalFile | PresignedUrl, ConversationView, ObjectView]:
+    async def get_audio(self, conversation_id: str) -> tuple[Access, ConversationView, ObjectView]:
         """How to send the recording, its conversation, and what its row says.
 
         Raises:
@@ -76,7 +76,7 @@ class ConversationService:
             conversation = await conversations.get_conversation(session, conversation_id)
             return conversation, await objects.get_audio(session, conversation_id)
 
-    async def _access(self, conversation: Conversation, audio: StoredObjectRow) -> LocalFile | PresignedUrl:
+    async def _access(self, conversation: Conversation, audio: StoredObjectRow) -> Access:
         return await self._storage.access(
             audio.locator,
             filename=conversation.filename,

@@ -21,7 +21,8 @@ from backend.errors import DatabaseUnavailable, ProcessingFailed, StorageMisconf
 from backend.services.jobs.recording import OutOfReach, Recordings
 from backend.services.jobs.steps import DurableSteps, Interrupted, Interruption, JobProgress
 from backend.services.processing.service import ProcessingService
-from backend.services.storage import SpooledFile, StorageService
+from backend.services.storage import SpooledFile
+from backend.services.storage.spool.accepted import AcceptedRecordings
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +39,18 @@ class Attempts:
     """
 
     def __init__(
-        self, storage: StorageService, database: Database, processing: ProcessingService, *, worker_id: str
+        self,
+        recordings: Recordings,
+        accepted: AcceptedRecordings,
+        database: Database,
+        processing: ProcessingService,
+        *,
+        worker_id: str,
     ) -> None:
-        self._storage = storage
+        self._recordings = recordings
+        self._accepted = accepted
         self._database = database
         self._processing = processing
-        self._recordings = Recordings(storage, database)
         self._worker_id = worker_id
 
     async def claim(self, job_id: str, *, alone: bool) -> Job | None:
@@ -126,7 +133,7 @@ class Attempts:
         except Exception as error:
             await self._end(job, recording, error, progress)
         else:
-            await self._storage.accepted.remove(job.id)
+            await self._accepted.remove(job.id)
 
     async def _end(self, job: Job, recording: SpooledFile | None, error: Exception, progress: JobProgress) -> None:
         """Queue the job again if the recording may yet be processed, else write why it failed."""
@@ -137,14 +144,14 @@ class Attempts:
             return
         cause = StorageMisconfigured(str(error)) if out_of_reach else error
         if await self._processing.fail(job, recording, cause, progress.check) != job.id:
-            await self._storage.accepted.remove(job.id)
+            await self._accepted.remove(job.id)
 
     async def _abandon(self, job: Job) -> None:
         """End a job whose conversation was deleted; one that is another attempt's is left alone."""
         async with self._database.transaction() as session:
             abandoned = await jobs.abandon(session, job.id, job.attempt, at=datetime.now(UTC))
         if abandoned is not None:
-            await self._storage.accepted.remove(job.id)
+            await self._accepted.remove(job.id)
 
 
 async def _park(session: AsyncSession, job: Job, crashes: int) -> None:

@@ -30,6 +30,7 @@ from backend.services.processing.service import OPTIONS, ProcessOptions
 from backend.services.speech.pipeline import SpeechPipeline
 from backend.services.speech.values import StageProgress, ignore_progress
 from backend.services.storage import SpooledFile, StorageService, StoredObject
+from backend.services.storage.spool.accepted import AcceptedRecordings
 from backend.services.uploads.sources import ReceivedRecording, Source, Sources
 from backend.services.webhooks.service import WebhookService
 
@@ -78,6 +79,7 @@ class Intake:
     def __init__(
         self,
         storage: StorageService,
+        accepted: AcceptedRecordings,
         database: Database,
         sources: Sources,
         webhooks: WebhookService,
@@ -92,6 +94,7 @@ class Intake:
         max_queued_per_owner: int = 1000,
     ) -> None:
         self._storage = storage
+        self._accepted = accepted
         self._database = database
         self._sources = sources
         self._webhooks = webhooks
@@ -198,12 +201,12 @@ class Intake:
 
     async def _keep(self, job: Job, spooled: SpooledFile, options: ProcessOptions) -> None:
         """Accept a recording that waits in this machine's spool."""
-        await self._storage.accepted.add(spooled, job.id)
+        await self._accepted.add(spooled, job.id)
         try:
             await self._write(job, options)
         except BaseException as error:
             if await self._is_unknown(job.id, error):
-                await self._storage.accepted.remove(job.id)
+                await self._accepted.remove(job.id)
             raise
 
     async def _share(self, job: Job, spooled: SpooledFile, options: ProcessOptions) -> None:

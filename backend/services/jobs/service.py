@@ -25,6 +25,7 @@ from backend.services.jobs.runner import JobRunner
 from backend.services.jobs.views import JobView, view_of
 from backend.services.jobs.watch import JobWatch
 from backend.services.storage import StorageService
+from backend.services.storage.spool.accepted import AcceptedRecordings
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ class JobService:
     def __init__(
         self,
         storage: StorageService,
+        accepted: AcceptedRecordings,
         database: Database,
         durable: DurableEngine,
         queue: JobQueue,
@@ -40,6 +42,7 @@ class JobService:
         runner: JobRunner,
     ) -> None:
         self._storage = storage
+        self._accepted = accepted
         self._database = database
         self._durable = durable
         self._queue = queue
@@ -131,7 +134,7 @@ class JobService:
         except DatabaseUnavailable as error:
             # Its row says so, and the process that has it or takes it looks there.
             logger.warning("job %s is cancelled, but stays in its queue for now: %s", job_id, error)
-        await self._storage.accepted.remove(job_id)
+        await self._accepted.remove(job_id)
         for locator in locators:
             await self._storage.delete(locator)
         self._watch.end(job_id)

@@ -13,6 +13,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -34,7 +35,7 @@ from backend.errors import (
 from backend.observability.metrics import Metrics
 from backend.services.lifecycle.leftovers import sweep
 from backend.services.lifecycle.reports import Backlog, DrainOutcome, DrainReport, DrainResult
-from backend.services.storage import StorageService, StoredObject, VerifiedFile
+from backend.services.storage import Mover, StorageService, StoredObject, VerifiedFile
 
 __all__ = ["Backlog", "DrainOutcome", "DrainReport", "DrainResult", "DrainService"]
 
@@ -56,7 +57,8 @@ class DrainService:
     """Moves objects from the local folder to the primary store. Safe to run in several processes at once.
 
     Args:
-        storage: knows both places.
+        storage: deletes what has moved.
+        mover: copies to the primary store.
         database: the rows, which say where each object is.
         metrics: counts what moved.
         concurrency: objects on their way at once.
@@ -66,6 +68,7 @@ class DrainService:
     def __init__(
         self,
         storage: StorageService,
+        mover: Mover,
         database: Database,
         metrics: Metrics,
         *,
@@ -73,6 +76,7 @@ class DrainService:
         max_bytes_per_s: int = 0,
     ) -> None:
         self._storage = storage
+        self._mover = mover
         self._database = database
         self._metrics = metrics
         self._concurrency = concurrency
@@ -87,10 +91,10 @@ class DrainService:
         Raises:
             DatabaseUnavailable
         """
-        if not self._storage.mover.has_target:
+        if not self._mover.has_target:
             return Backlog()
         async with self._database.transaction() as session:
-            local = await objects.count_local(session)
+            local = await objects.count_local(session, self._mover.sources)
         age_s = (datetime.now(UTC) - local.oldest_at).total_seconds() if local.oldest_at else 0.0
         return Backlog(local.objects, local.bytes, local.parked, round(max(0.0, age_s), 1))
 
@@ -100,10 +104,10 @@ class DrainService:
         Raises:
             DatabaseUnavailable
         """
-        if not self._storage.mover.has_target:
+        if not self._mover.has_target:
             return ()
         async with self._database.transaction() as session:
-            return await objects.list_local(session, after=after, limit=limit)
+            return await objects.list_local(session, self._mover.sources, after=after, limit=limit)
 
     async def retry_parked(self) -> int:
         """Let everything that is parked, or failed, be tried again; returns how many were parked.
@@ -113,7 +117,7 @@ class DrainService:
         """
         self._not_before.clear()
         async with self._database.transaction() as session:
-            return await objects.unpark_all(session)
+            return await objects.unpark_all(session, self._mover.sources)
 
     async def drain_all(
         self,
@@ -167,16 +171,16 @@ class DrainService:
 
     async def _sweep_once(self) -> None:
         """Leftovers come of processes that were killed: one look after the start is enough, if it succeeds."""
-        if self._swept or not self._storage.mover.has_target:
+        if self._swept or not self._mover.has_target:
             return
         try:
-            await sweep(self._storage, self._database)
+            await sweep(self._storage, self._mover, self._database)
             self._swept = True
         except (StorageError, DatabaseUnavailable) as error:
             logger.warning("local files that moved to S3 earlier were not swept up yet: %s", error)
 
     async def _drain_once(self, object_id: int, pace: RateLimit, row: StoredObjectRow | None = None) -> DrainOutcome:
-        if not self._storage.mover.has_target or self._is_busy(object_id):
+        if not self._mover.has_target or self._is_busy(object_id):
             return DrainOutcome(object_id, DrainResult.SKIPPED)
         self._in_flight.add(object_id)
         try:
@@ -191,29 +195,30 @@ class DrainService:
         return object_id in self._in_flight or self._not_before.get(object_id, 0.0) > time.monotonic()
 
     async def _drain(self, row: StoredObjectRow, pace: RateLimit) -> DrainOutcome:
-        if (trouble := self._storage.mover.trouble) is not None:
+        if (trouble := self._mover.trouble) is not None:
             raise trouble
-        try:
-            stored = objects.stored_of(row, self._storage.key(row.locator))
-            file = await self._storage.mover.verified_file(stored)
-        except (ObjectCorrupt, InvalidInput) as error:
-            return await self._park(row, str(error))
-        except StorageError as error:
-            return await self._stay(row, error)
-        return await self._send(row, stored, file, pace)
+        async with AsyncExitStack() as stack:
+            try:
+                stored = objects.stored_of(row, self._storage.key(row.locator))
+                file = await stack.enter_async_context(self._mover.verified_file(stored))
+            except (ObjectCorrupt, InvalidInput) as error:
+                return await self._park(row, str(error))
+            except StorageError as error:
+                return await self._stay(row, error)
+            return await self._send(row, stored, file, pace)
 
     async def _send(
         self, row: StoredObjectRow, stored: StoredObject, file: VerifiedFile, pace: RateLimit
     ) -> DrainOutcome:
         try:
-            copy = await self._storage.mover.copy(file, stored, at=row.created_at, max_bytes_per_s=pace.max_bytes_per_s)
+            copy = await self._mover.copy(file, stored, at=row.created_at, max_bytes_per_s=pace.max_bytes_per_s)
         except CONCERNS_ALL:
             raise
         except ObjectMissing as error:
             return await self._stay(row, error)
         except (StorageError, ObjectExists) as error:
             return await self._park(row, str(error))
-        if not await self._storage.mover.is_unchanged(file):
+        if not await self._mover.is_unchanged(file):
             await self._drop(row, copy)
             return await self._park(row, f"{row.locator} was changed while it was copied to {copy.locator}.")
         return await self._switch(row, copy)
@@ -261,7 +266,7 @@ class DrainService:
 
     async def _find(self, object_id: int) -> StoredObjectRow | None:
         async with self._database.transaction() as session:
-            return await objects.find_local(session, object_id)
+            return await objects.find_local(session, self._mover.sources, object_id)
 
 
 class _Queue:

@@ -23,9 +23,10 @@ from backend.services.reconciliation.findings import (
     UncheckedTally,
     ignore_progress,
 )
-from backend.services.reconciliation.reading import sha256_of
-from backend.services.storage import ListedObject, ObjectStore, StorageService
+from backend.services.storage import ListedObject, ObjectStore, Stores
+from backend.services.storage.integrity import sha256_of
 from backend.services.storage.keys import parse_key
+from backend.services.storage.spool.temporary import Spool
 from backend.services.storage.values import ObjectKind
 
 T = TypeVar("T")
@@ -67,7 +68,8 @@ class Inspection:
 
     def __init__(
         self,
-        storage: StorageService,
+        stores: Stores,
+        spool: Spool,
         database: Database,
         *,
         deep: bool = False,
@@ -76,7 +78,8 @@ class Inspection:
         progress: ReportProgress = ignore_progress,
         batch: int = BATCH,
     ) -> None:
-        self._storage = storage
+        self._stores = stores
+        self._spool = spool
         self._database = database
         self._deep = deep
         self._batch = batch
@@ -113,12 +116,12 @@ class Inspection:
         def uploads(store: ObjectStore) -> _Phase:
             return lambda _: self._look_at_uploads(store)
 
-        stores = self._storage.stores
+        stores = self._stores.all
         return {
             "rows": self._look_at_rows,
             **{f"objects/{store.name}": objects(store) for store in stores},
             "spool": self._look_at_spool,
-            **{f"uploads/{store.name}": uploads(store) for store in stores},
+            **{f"uploads/{store.name}": uploads(store) for store in stores if store.traits.takes_parts},
         }
 
     async def _look_at_rows(self, after: str) -> AsyncIterator[tuple[list[Finding], str]]:
@@ -140,7 +143,7 @@ class Inspection:
         groups: dict[str, tuple[ObjectStore, list[ObjectRecord]]] = {}
         for record in records:
             try:
-                store = self._storage.store_of(record.locator)
+                store = self._stores.get_owner(record.locator)
             except AppError as error:
                 self.unchecked.add(record.store, 1, error)
                 continue
@@ -246,7 +249,7 @@ class Inspection:
 
     async def _look_at_spool(self, _after: str) -> AsyncIterator[tuple[list[Finding], str]]:
         try:
-            files = await self._storage.spool_files.list_files()
+            files = await self._spool.list_files()
         except StorageError as error:
             self.unchecked.add("spool", 0, error)
             return

@@ -21,12 +21,12 @@ from backend.domain.filenames import guess_media_type
 from backend.errors import Conflict, NewerManifest, StorageError
 from backend.services.reconciliation.findings import Finding, FindingKind, Unchecked
 from backend.services.reconciliation.inspection import Inspection
-from backend.services.reconciliation.reading import sha256_of
 from backend.services.reconciliation.restore import FoundManifest, Restorer, kind_of, lost
 from backend.services.reconciliation.verify import Bounds
-from backend.services.storage import ListedObject, ObjectStore, StorageService, StoredObject, UnfinishedMultipart
+from backend.services.storage import ListedObject, ObjectStore, StoredObject, Stores, UnfinishedMultipart
+from backend.services.storage.integrity import sha256_of
 from backend.services.storage.keys import distinct_key
-from backend.services.storage.spool.temporary import SpoolFile
+from backend.services.storage.spool.temporary import Spool, SpoolFile
 from backend.services.storage.values import ObjectKind
 
 MAX_ACTIONS = 1000
@@ -108,19 +108,21 @@ class Repair:
 
     def __init__(
         self,
-        storage: StorageService,
+        stores: Stores,
+        spool: Spool,
         database: Database,
         inspection: Inspection,
         *,
         apply: bool,
         pace: RateLimit | None = None,
     ) -> None:
-        self._storage = storage
+        self._stores = stores
+        self._spool = spool
         self._database = database
         self._inspection = inspection
         self._apply = apply
         self._pace = pace
-        self._restorer = Restorer(storage, database, apply=apply)
+        self._restorer = Restorer(stores, database, apply=apply)
         self._manifests: tuple[str, FoundManifest | None] = ("", None)
 
     async def run(self, bounds: Bounds) -> RepairReport:
@@ -173,7 +175,7 @@ class Repair:
             return await self._repair_orphan(finding, subject)
         if isinstance(subject, SpoolFile):
             if self._apply:
-                await self._storage.spool_files.remove(subject.name)
+                await self._spool.remove(subject.name)
             return _action(ActionKind.REMOVE, finding, finding.detail)
         if isinstance(subject, UnfinishedMultipart):
             if self._apply:
@@ -200,8 +202,8 @@ class Repair:
         return _action(ActionKind.MARK_LOST, finding, f"{finding.detail} No store has an intact copy.")
 
     async def _find_copy(self, record: ObjectRecord) -> tuple[ObjectStore, str] | None:
-        key = self._storage.key(record.locator)
-        for store in self._storage.stores:
+        key = self._stores.get_owner(record.locator).key(record.locator)
+        for store in self._stores.all:
             for name in (key, distinct_key(key, record.sha256[:12])):
                 locator = store.locator(cast(ObjectKind, record.kind), name)
                 if locator == record.locator:
@@ -262,7 +264,7 @@ class Repair:
         return _action(ActionKind.QUARANTINE, finding, why, target=target)
 
     def _store(self, finding: Finding) -> ObjectStore:
-        return next(store for store in self._storage.stores if store.name == finding.store)
+        return self._stores.get(finding.store)
 
 
 _ROW_FINDINGS = (FindingKind.MISSING, FindingKind.WRONG_SIZE, FindingKind.CORRUPT)

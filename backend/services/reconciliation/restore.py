@@ -18,7 +18,7 @@ from backend.database.session import Database
 from backend.domain.manifest import Manifest, ManifestObject, parse_manifest
 from backend.errors import InvalidInput, NewerManifest, StorageError
 from backend.services.reconciliation.reading import read_manifest_bytes
-from backend.services.storage import ListedObject, ObjectStore, StorageService, StoredObject
+from backend.services.storage import ListedObject, ObjectStore, StoredObject, Stores
 from backend.services.storage.keys import PREFIXES, distinct_key, parse_key
 from backend.services.storage.values import ObjectKind
 
@@ -66,8 +66,8 @@ class Restorer:
         apply: False: find out what would be written, and write nothing.
     """
 
-    def __init__(self, storage: StorageService, database: Database, *, apply: bool) -> None:
-        self._storage = storage
+    def __init__(self, stores: Stores, database: Database, *, apply: bool) -> None:
+        self._stores = stores
         self._database = database
         self._apply = apply
         self._off: dict[str, StorageError] = {}
@@ -92,7 +92,7 @@ class Restorer:
             StorageError: a store cannot be asked.
         """
         found: list[FoundManifest] = []
-        for store in self._storage.stores:
+        for store in self._stores.all:
             async for item in manifests_in(store, conversation_id):
                 try:
                     read = await self.read(store, item.locator)
@@ -131,7 +131,7 @@ class Restorer:
 
     async def _locate(self, item: ManifestObject) -> tuple[ObjectStore, str] | None:
         """The first place, beginning with the primary store, that has an object of this key and size."""
-        for store in self._storage.stores:
+        for store in self._stores.all:
             if store.name in self._off:
                 continue
             locators = [store.locator(item.kind, key) for key in possible_keys(item)]
@@ -148,7 +148,7 @@ class Restorer:
         return None
 
     def _stored(self, item: ManifestObject, place: tuple[ObjectStore, str] | None) -> StoredObject:
-        primary = self._storage.stores[0]
+        primary = self._stores.primary
         store, locator = place or (primary, primary.locator(item.kind, item.key))
         parked = None if place else lost("the manifest names it, and no store has it")
         return StoredObject(

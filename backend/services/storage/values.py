@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -37,6 +37,54 @@ class SpooledFile:
 
 
 @dataclass(frozen=True, slots=True)
+class NewObject:
+    """An object that is to be stored.
+
+    Attributes:
+        metadata: for the object's headers, in stores that have them.
+        move: the bytes come from another store. Then no save waits for this put, and an object of the same bytes under
+            the key is what an earlier attempt left, and is taken over.
+    """
+
+    spooled: SpooledFile
+    kind: ObjectKind
+    key: str
+    content_type: str
+    metadata: Mapping[str, object] = field(default_factory=dict)
+    move: Move | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectState:
+    """An object as its store has it now.
+
+    Attributes:
+        size_bytes: the size of what `open` gives.
+        version: differs once the bytes have changed; to be compared with nothing but the same object's.
+    """
+
+    size_bytes: int
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreTraits:
+    """What a store can do, so that no caller goes by its name.
+
+    Attributes:
+        is_local: the objects are on this machine's disk. It answers at once, and other machines may not see it.
+        serves_paths: `access` answers with a file that has the object's bytes.
+        presigns: `access` answers with a URL that has the object's bytes.
+        takes_parts: an object may be sent in parts, which can be left unfinished.
+    """
+
+    is_local: bool = False
+    serves_paths: bool = False
+    presigns: bool = False
+    takes_parts: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class LocalFile:
     """The object may be served from this path."""
 
@@ -49,6 +97,19 @@ class PresignedUrl:
 
     url: str = field(repr=False)
     expires_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """The object has to be read through its store: `open(start, end)` gives the bytes from start up to, not including,
+    end; with None to the end."""
+
+    size_bytes: int
+    open: Callable[[int, int | None], AsyncGenerator[bytes, None]] = field(repr=False)
+
+
+Access = LocalFile | PresignedUrl | Stream
+"""How a client may be given an object."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from backend.database import uploads
 from backend.database.session import Database
 from backend.domain.lifecycle import Retention
 from backend.errors import StorageError, UploadInUse
-from backend.services.storage import StorageService
+from backend.services.storage.spool.resumable import ResumableFiles
 from backend.services.uploads.service import UploadService
 
 logger = logging.getLogger(__name__)
@@ -25,10 +25,10 @@ class UploadSweeper:
     """
 
     def __init__(
-        self, service: UploadService, storage: StorageService, database: Database, *, retention: Retention
+        self, service: UploadService, files: ResumableFiles, database: Database, *, retention: Retention
     ) -> None:
         self._service = service
-        self._files = storage.resumable
+        self._files = files
         self._database = database
         self._retention = retention
 

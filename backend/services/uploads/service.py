@@ -1,7 +1,7 @@
 """Uploads in several requests, which a lost connection does not lose: created, appended to, then claimed for a job.
 
 The protocol they are sent by, tus 1.0, is spoken in `backend/api/routes/uploads.py`; where the bytes are is the matter
-of `backend/services/storage/spool/resumable.py`, or of `direct_uploads.py` for those that go straight to a bucket.
+of `backend/services/storage/spool/resumable.py`, or of `direct.py` for those that go straight to a bucket.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from backend.database.models import UploadRow
 from backend.database.session import Database
 from backend.domain.filenames import safe_filename
 from backend.errors import Conflict, ObjectMissing, TooLarge, UploadExpired, UploadInUse
-from backend.services.storage import SpooledFile, StorageService
-from backend.services.storage.spool.resumable import Checksum
+from backend.services.storage import DirectUploads, SpooledFile, StorageService
+from backend.services.storage.spool.resumable import Checksum, ResumableFiles
 from backend.services.uploads.appenders import Appenders
 from backend.services.uploads.direct import DirectUploadService
 from backend.services.uploads.views import UploadView, view_of
@@ -55,22 +55,34 @@ class ClaimedUpload(NamedTuple):
 class UploadService:
     """
     Args:
+        storage: says whether there is space.
+        files: where the bytes are.
+        direct: the bucket that clients may send to; None: there is none.
         max_bytes: largest upload.
-        expires_s: an upload to which nothing has come for so long is deleted.
+        expires_s: an upload to which nothing has been added for that time is deleted.
 
     Attributes:
         direct: uploads that go past Aperta.
     """
 
-    def __init__(self, storage: StorageService, database: Database, *, max_bytes: int, expires_s: int) -> None:
+    def __init__(
+        self,
+        storage: StorageService,
+        files: ResumableFiles,
+        direct: DirectUploads | None,
+        database: Database,
+        *,
+        max_bytes: int,
+        expires_s: int,
+    ) -> None:
         self._storage = storage
-        self._files = storage.resumable
+        self._files = files
         self._database = database
         self._max_bytes = max_bytes
         self._expires_s = expires_s
         self._appenders = Appenders()
         self._claimed: set[str] = set()
-        self.direct = DirectUploadService(storage, database, max_bytes=max_bytes, expires_s=expires_s)
+        self.direct = DirectUploadService(storage, direct, database, max_bytes=max_bytes, expires_s=expires_s)
 
     async def create(self, new: NewUpload) -> UploadView:
         """Begin an upload of known or unknown size.

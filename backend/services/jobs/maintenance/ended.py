@@ -11,7 +11,7 @@ from backend.domain.job_states import ENDED, JobStatus
 from backend.domain.lifecycle import Retention
 from backend.services.jobs.durable import DurableEngine
 from backend.services.jobs.schedule.log import IDLE, Outcome
-from backend.services.storage import StorageService
+from backend.services.storage.spool.accepted import AcceptedRecordings
 
 logger = logging.getLogger(__name__)
 
@@ -27,14 +27,14 @@ class EndedJobs:
 
     def __init__(
         self,
-        storage: StorageService,
+        accepted: AcceptedRecordings,
         database: Database,
         durable: DurableEngine,
         *,
         ended: Retention,
         recordings: Retention,
     ) -> None:
-        self._storage = storage
+        self._accepted = accepted
         self._database = database
         self._durable = durable
         self._ended = ended
@@ -64,7 +64,7 @@ class EndedJobs:
             StorageError
             DatabaseUnavailable
         """
-        found = await self._storage.accepted.names(older_than_s=self._recordings.keep_s)
+        found = await self._accepted.names(older_than_s=self._recordings.keep_s)
         if not found:
             return IDLE
         mark = await self._database.mark()
@@ -73,5 +73,5 @@ class EndedJobs:
             wanted = await jobs.list_spooled(session)
         for name in ours - wanted:
             logger.info("%s was left in the spool by a process that died, and is deleted", name)
-            await self._storage.accepted.remove(name)
+            await self._accepted.remove(name)
         return Outcome({"recordings": len(ours - wanted)}) if ours - wanted else IDLE

@@ -14,7 +14,7 @@ from backend.services.jobs.maintenance.fleet import Fleet
 from backend.services.jobs.schedule.log import IDLE, Outcome, ScheduleLog
 from backend.services.jobs.schedule.table import Entry
 from backend.services.lifecycle.drain import DrainReport, DrainService
-from backend.services.storage import StorageService
+from backend.services.storage.placement.breaker import Breaker
 
 DRAIN, DELETE = "drain_storage", "finish_deletes"
 QUEUE = "storage"
@@ -30,7 +30,7 @@ class ObjectMaintenance:
 
     def __init__(
         self,
-        storage: StorageService,
+        breaker: Breaker,
         durable: DurableEngine,
         drain: DrainService,
         deletes: DeletionService,
@@ -41,7 +41,7 @@ class ObjectMaintenance:
         drain_entry: Entry,
         deletes_entry: Entry,
     ) -> None:
-        self._storage = storage
+        self._breaker = breaker
         self._durable = durable
         self._drain = drain
         self._deletes = deletes
@@ -58,7 +58,7 @@ class ObjectMaintenance:
             DatabaseUnavailable
         """
         waiting = await self._drain.backlog()
-        if waiting.objects <= waiting.parked or self._storage.breaker.error is not None:
+        if waiting.objects <= waiting.parked or self._breaker.error is not None:
             return IDLE
         await self._enqueue(DRAIN)
         return None

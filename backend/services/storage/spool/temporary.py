@@ -18,6 +18,7 @@ from backend.concurrency.lanes import ThreadLane
 from backend.domain.lifecycle import INTERRUPTED_UPLOADS
 from backend.errors import TooLarge
 from backend.services.storage.files import CHUNK_BYTES, disk_errors, is_locked, lock, make_folder, new_file
+from backend.services.storage.spool.folder import SpoolFolder
 from backend.services.storage.spool.space import DiskSpace
 from backend.services.storage.spool.writer import Digest, FileWriter, Pipeline
 from backend.services.storage.values import SpooledFile
@@ -44,7 +45,8 @@ class Spool:
     """Temporary files beside the objects, on the same file system, so that a local save is a hard link."""
 
     def __init__(self, upload_dir: Path, lane: ThreadLane) -> None:
-        self._folder = upload_dir.absolute() / ".spool"
+        self._files = SpoolFolder(upload_dir.absolute() / ".spool", lane)
+        self._folder = self._files.path
         self._lane = lane
 
     async def start(self) -> None:
@@ -91,9 +93,8 @@ class Spool:
         return await self._lane.run(self._list_files)
 
     async def remove(self, name: str) -> None:
-        """Delete a file by the name that `list_files` gives it; one that is already gone is no error."""
-        with disk_errors(self._folder / name):
-            await self._lane.run((self._folder / name).unlink, missing_ok=True)
+        """Delete a file by the name that `list_files` gives it; a missing one is no error."""
+        await self._files.remove(name)
 
     async def _write(
         self, path: Path, stream: AsyncIterable[bytes], max_bytes: int | None, space: DiskSpace | None, held: list[int]
