@@ -312,7 +312,7 @@ class UploadRow(Base):
 
 
 class ScheduleRun(Base):
-    """One run of periodic work; `ended_at` and `ok` are null while it runs, or if its process died meanwhile.
+    """One run of periodic work; `ended_at` and `ok` are null while it runs, or if its process died.
 
     `claim` is set for work that only one process may do at a time: it names the run before this one, so that of several
     processes that want to follow it, only one can.

@@ -1,6 +1,6 @@
 """Repair: what an inspection finds is put right as far as that loses nothing. Dry unless told otherwise.
 
-Nothing is deleted that might be somebody's recording: what belongs to nobody goes to the quarantine.
+Nothing that may be a recording is deleted: objects without an owner go to the quarantine.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from backend.services.storage.spool.temporary import Spool, SpoolFile
 from backend.services.storage.values import ObjectKind
 
 MAX_ACTIONS = 1000
-"""So many are told one by one; all are counted."""
+"""At most this many are listed; all are counted."""
 
 
 class ActionKind(StrEnum):
@@ -129,7 +129,7 @@ class Repair:
         """Repair what the inspection finds within the bounds.
 
         Raises:
-            InvalidInput: the cursor is none.
+            InvalidInput: the cursor is malformed.
             DatabaseUnavailable
         """
         began = time.perf_counter()

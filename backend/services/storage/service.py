@@ -132,7 +132,7 @@ class StorageService:
             content_type: default: guessed from the file name.
             metadata: for the object's headers on S3: duration, speaker_count …
             at: the instant whose UTC date is in the key; default: now.
-            attempt: from the second on it is part of the key, so that what an earlier attempt left can be told apart.
+            attempt: from the second on it is part of the key, which sets it apart from what an earlier attempt left.
 
         Returns:
             Where it is, with a warning when that is not where it should be.
@@ -263,7 +263,7 @@ class StorageService:
         Args:
             locator: as a save returned it.
             filename: what the client may call it.
-            content_type: what the client is told that it is.
+            content_type: sent to the client.
             expected: what the row says of it. With it, a local copy stands in for a store that does not answer.
 
         Raises:

@@ -30,7 +30,7 @@ from backend.services.uploads.views import UploadView, view_of
 logger = logging.getLogger(__name__)
 
 SILENT_AFTER_S = 2.0
-"""A client that asks how far its upload is has lost the connection on which nothing came for so long."""
+"""A client that asks for its offset has lost any connection that was silent for this long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class UploadService:
     Args:
         storage: says whether there is space.
         files: where the bytes are.
-        direct: the bucket that clients may send to; None: there is none.
+        direct: the bucket that clients may send to, if there is one.
         max_bytes: largest upload.
         expires_s: an upload to which nothing has been added for that time is deleted.
 
@@ -146,7 +146,7 @@ class UploadService:
             stream: the bytes.
             offset_bytes: where the client believes to be.
             size_bytes: of the whole, where it was not known before.
-            checksum: of the stream; if it is another one, nothing of it is kept.
+            checksum: of the stream; if it does not match, nothing of the stream is kept.
 
         Raises:
             NotFound, UploadExpired
@@ -292,7 +292,7 @@ class UploadService:
                 yield spooled
 
     async def _use_up(self, row: UploadRow) -> None:
-        """Forget an upload that became a job. Never raises: the job is accepted, whatever becomes of this."""
+        """Forget an upload that became a job. Never raises, since the job is accepted already."""
         try:
             await self._set(row.id, expires_at=datetime.now(UTC))
             await self._remove(row)

@@ -1,4 +1,4 @@
-"""The maintenance half of a store, done by an object of its own: `MaintainedStore` passes each call on to that."""
+"""The maintenance half of a store, done by a separate object: `MaintainedStore` passes each call on to that."""
 
 from __future__ import annotations
 
