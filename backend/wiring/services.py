@@ -73,7 +73,11 @@ class Services:
 
 @asynccontextmanager
 async def open_services(
-    settings: Settings, speech: SpeechPipeline | None = None, *, listen: Sequence[str] | None = None
+    settings: Settings,
+    speech: SpeechPipeline | None = None,
+    *,
+    parts: StorageParts | None = None,
+    listen: Sequence[str] | None = None,
 ) -> AsyncIterator[Services]:
     """Open storage, database and engines; closed again in reverse order. Work begins with the first job, or when
     `runner.start` is called.
@@ -81,6 +85,7 @@ async def open_services(
     Args:
         settings: what to open.
         speech: a pipeline to use instead of the configured engines.
+        parts: storage to use instead of the configured one.
         listen: queues to take work from; default: all, or only the work on stored objects with WORKERS=none.
 
     Raises:
@@ -91,7 +96,7 @@ async def open_services(
     set_up_tracing()
     speech = speech or open_speech(settings)
     async with AsyncExitStack() as stack:
-        parts = open_parts(settings.storage)
+        parts = parts or open_parts(settings.storage)
         storage = await stack.enter_async_context(StorageService(parts=parts))
         database = await _open_database(settings, stack)
         people = PeopleService(database, enabled=settings.known_voices)
