@@ -85,7 +85,11 @@ class Services:
 
 @asynccontextmanager
 async def open_services(
-    settings: Settings, speech: SpeechPipeline | None = None, *, listen: Sequence[str] | None = None
+    settings: Settings,
+    speech: SpeechPipeline | None = None,
+    *,
+    parts: StorageParts | None = None,
+    listen: Sequence[str] | None = None,
 ) -> AsyncIterator[Services]:
     """Open storage, database and engines; closed again in reverse order. Work begins with the first job, or when
     `runner.start` is called.
@@ -93,6 +97,7 @@ async def open_services(
     Args:
         settings: what to open.
         speech: a pipeline to use instead of the configured engines.
+        parts: storage to use instead of the configured one.
         listen: queues to take work from; default: all, or only the work on stored objects with WORKERS=none.
 
     Raises:
@@ -103,7 +108,7 @@ async def open_services(
     set_up_tracing()
     speech = speech or open_speech(settings)
     async with AsyncExitStack() as stack:
-        stored = open_parts(settings.storage)
+        stored = parts or open_parts(settings.storage)
         storage = await stack.enter_async_context(StorageService(parts=stored))
         database = await _open_database(settings, stack)
         people = PeopleService(database, enabled=settings.known_voices)
@@ -129,7 +134,7 @@ async def open_services(
         queue, watch = JobQueue(durable), JobWatch(database)
         listen = _default_queues(settings) if listen is None else listen
         heartbeat = Heartbeat(database.url, identity, listen)
-        parts = Parts(
+        work = Parts(
             stored=stored,
             database=database,
             durable=durable,
@@ -143,7 +148,7 @@ async def open_services(
             drain=drain,
             deletes=deletes,
         )
-        periodic = open_periodic_work(settings, parts)
+        periodic = open_periodic_work(settings, work)
         runner = JobRunner(
             durable,
             attempts,

@@ -17,18 +17,29 @@ from backend.errors import InvalidInput, StorageUnavailable
 from backend.services.storage import ObjectStore, StorageConfig, StorageService, StoredObject, Stores
 from backend.services.storage.keys import PREFIXES
 from backend.services.storage.placement.parts import open_parts
+from backend.services.storage.spool.temporary import Spool
 from backend.services.storage.stores.local.store import LocalStore
 from backend.services.storage.stores.memory import MemoryStore
 from backend.services.storage.stores.s3.connection import S3Connection
 from backend.services.storage.stores.s3.store import S3Store
+from backend.services.storage.stores.wrapper import EncodedStore, StoreWrapper
 from backend.services.storage.values import NewObject
 from tests.contracts.store_contract import AT, Bench, StoreContract, StoreMachine, UpkeepContract, spooled, store_bench
+from tests.support.codecs import Salted, salted, unsalted
 from tests.support.fixtures_storage import s3_settings
 from tests.support.servers import S3Server, free_port
 
 pytestmark = pytest.mark.anyio
 
 BackDoor = tuple[Callable[[str], bytes | None], Callable[[str, bytes], str]]
+
+
+def memory_back_door(store: MemoryStore) -> BackDoor:
+    def plant(key: str, data: bytes) -> str:
+        store.objects[store.locator("audio", key)] = data
+        return store.locator("audio", key)
+
+    return store.objects.get, plant
 
 
 def file_back_door(upload_dir: Path) -> BackDoor:
@@ -74,12 +85,7 @@ class TestMemoryStore(UpkeepContract, StoreContract):
     @pytest.fixture
     def bench(self, tmp_path: Path) -> Bench:
         store = MemoryStore()
-
-        def plant(key: str, data: bytes) -> str:
-            store.objects[store.locator("audio", key)] = data
-            return store.locator("audio", key)
-
-        return store_bench(store, tmp_path, store.objects.get, plant)
+        return store_bench(store, tmp_path, *memory_back_door(store))
 
 
 class TestLocalStore(UpkeepContract, StoreContract):
@@ -111,6 +117,90 @@ class TestS3StoreOnSwift(UpkeepContract, StoreContract):
         store = S3Store(S3Connection(s3_config(swift)))
         yield store_bench(store, tmp_path_factory.mktemp("spool"), *bucket_back_door(raw_s3, bucket))
         await store.close()
+
+
+@pytest.fixture(scope="module")
+def spool(tmp_path_factory: pytest.TempPathFactory) -> Spool:
+    return Spool(tmp_path_factory.mktemp("wrapped"), ThreadLane("disk", 4))
+
+
+class Wrapped:
+    """The suite around whose stores a wrapper is put: `wrap` is the wrapper, `through` the back door behind it."""
+
+    def wrap(self, store: ObjectStore, spool: Spool) -> ObjectStore:
+        return StoreWrapper(store)
+
+    def through(self, back_door: BackDoor) -> BackDoor:
+        return back_door
+
+
+class Encoded(Wrapped):
+    def wrap(self, store: ObjectStore, spool: Spool) -> ObjectStore:
+        return EncodedStore(store, Salted(), spool.receive)
+
+    def through(self, back_door: BackDoor) -> BackDoor:
+        peek, plant = back_door
+
+        def peek_through(locator: str) -> bytes | None:
+            held = peek(locator)
+            return None if held is None else unsalted(held)
+
+        return peek_through, lambda key, data: plant(key, salted(data))
+
+
+class OnMemory(UpkeepContract, StoreContract, Wrapped):
+    @pytest.fixture
+    def bench(self, tmp_path: Path, spool: Spool) -> Bench:
+        store = MemoryStore()
+        return store_bench(self.wrap(store, spool), tmp_path, *self.through(memory_back_door(store)))
+
+
+class OnLocalFiles(UpkeepContract, StoreContract, Wrapped):
+    @pytest.fixture
+    def bench(self, tmp_path: Path, upload_dir: Path, spool: Spool) -> Bench:
+        store = self.wrap(LocalStore(str(upload_dir), ThreadLane("disk", 4)), spool)
+        return store_bench(store, tmp_path, *self.through(file_back_door(upload_dir)))
+
+
+class OnSwift(UpkeepContract, StoreContract, Wrapped):
+    @pytest.fixture(scope="class")
+    async def bench(
+        self,
+        swift: S3Server,
+        bucket: str,
+        raw_s3: Any,
+        s3_config: Callable[..., StorageConfig],
+        tmp_path_factory: pytest.TempPathFactory,
+        spool: Spool,
+    ) -> AsyncIterator[Bench]:
+        store = self.wrap(S3Store(S3Connection(s3_config(swift))), spool)
+        folder = tmp_path_factory.mktemp("spool")
+        yield store_bench(store, folder, *self.through(bucket_back_door(raw_s3, bucket)))
+        await store.close()
+
+
+class TestWrapperAroundMemory(OnMemory):
+    pass
+
+
+class TestWrapperAroundLocalFiles(OnLocalFiles):
+    pass
+
+
+class TestWrapperAroundSwift(OnSwift):
+    pass
+
+
+class TestEncodedMemory(Encoded, OnMemory):
+    pass
+
+
+class TestEncodedLocalFiles(Encoded, OnLocalFiles):
+    pass
+
+
+class TestEncodedSwift(Encoded, OnSwift):
+    pass
 
 
 class TestHealthyService(StoreContract):

@@ -109,15 +109,20 @@ class Depot:
 
 @asynccontextmanager
 async def open_depot(
-    config: StorageConfig, database_url: str, storage: StorageService | None = None, **options: Any
+    config: StorageConfig,
+    database_url: str,
+    storage: StorageService | None = None,
+    local: StorageService | None = None,
+    **options: Any,
 ) -> AsyncIterator[Depot]:
     """
     Args:
         config: what storage is opened with.
-        storage: already open, instead.
+        storage: this storage instead.
+        local: this one for what is saved locally.
         options: for the drain.
     """
-    local = StorageService(config.model_copy(update={"storage_backend": "local"}))
+    local = local or StorageService(config.model_copy(update={"storage_backend": "local"}))
     storage = storage or StorageService(config)
     parts = storage.parts
     await migrate(database_url)
