@@ -33,8 +33,8 @@ from backend.database import transcripts
 from backend.database.migrate import migrate
 from backend.database.models import Conversation, Job
 from backend.database.session import Database
-from backend.domain.job_states import JobStatus
 from backend.domain.states.conversations import ConversationStatus
+from backend.domain.states.jobs import JobStatus
 from backend.domain.transcript import Segment, SpeakerStats, Transcript, Word
 from backend.domain.voices import named_speakers
 from backend.services.jobs.intake import Submission

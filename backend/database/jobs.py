@@ -1,5 +1,5 @@
 """Queries about jobs, and the only writer of a job's state: one function for each transition of
-`backend.domain.job_states`, which applies exactly the columns that the transition sets.
+`backend.domain.states.jobs`, which applies exactly the columns that the transition sets.
 
 Each function works inside the caller's transaction. An attempt passes its number as a fence: it changes only a job that
 still names it.
@@ -15,9 +15,9 @@ from sqlalchemy import CursorResult, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.database.models import Conversation, Job, Worker
-from backend.domain import job_states
-from backend.domain.job_states import ACTIVE, ENDED, Change, JobStatus
 from backend.domain.jobs import Superseded
+from backend.domain.states import jobs as job_states
+from backend.domain.states.jobs import ACTIVE, ENDED, Change, JobStatus
 from backend.errors import NotFound
 
 

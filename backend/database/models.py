@@ -25,8 +25,8 @@ from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
-from backend.domain.job_states import JobStatus
 from backend.domain.states.conversations import ConversationStatus
+from backend.domain.states.jobs import JobStatus
 from backend.domain.states.webhooks import DeliveryStatus
 
 NAMING = {

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.database.jobs import get_job
 from backend.database.models import Delivery, Job
-from backend.domain.job_states import ENDED
+from backend.domain.states.jobs import ENDED
 from backend.errors import NotFound
 
 

@@ -10,7 +10,7 @@ import pytest
 from backend.config import Settings
 from backend.database.jobs import get_job
 from backend.database.models import Job
-from backend.domain.job_states import JobStatus
+from backend.domain.states.jobs import JobStatus
 from backend.errors import InvalidInput, NotFound, TooLarge, TooManyJobs
 from backend.services.jobs.intake import Order, Submission
 from backend.services.processing.service import ProcessOptions

@@ -22,9 +22,9 @@ from backend.database import jobs
 from backend.database.migrate import migrate
 from backend.database.models import Job
 from backend.database.session import Database
-from backend.domain import job_states
-from backend.domain.job_states import ACTIVE, ENDED, Change, JobStatus, Turn, crashes_at_claim, turn_of
 from backend.domain.jobs import Superseded
+from backend.domain.states import jobs as job_states
+from backend.domain.states.jobs import ACTIVE, ENDED, Change, JobStatus, Turn, crashes_at_claim, turn_of
 
 AT = datetime(2026, 1, 15, 12, tzinfo=UTC)
 ERROR = {"kind": "ProcessingFailed", "detail": "broke"}

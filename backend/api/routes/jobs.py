@@ -11,7 +11,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from backend.api.dependencies import ServicesDep
 from backend.api.problems import problem_responses
 from backend.api.schemas.jobs import JobOut, JobPage
-from backend.domain.job_states import JobStatus
+from backend.domain.states.jobs import JobStatus
 from backend.services.jobs.views import JobView
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])

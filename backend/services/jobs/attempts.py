@@ -14,9 +14,9 @@ from backend.concurrency.waiting import until_available
 from backend.database import conversations, jobs
 from backend.database.models import Job
 from backend.database.session import Database
-from backend.domain.job_states import MAX_CRASHES, JobStatus, Turn, crashes_at_claim, turn_of
 from backend.domain.jobs import Superseded, error_to_json
 from backend.domain.states.conversations import ConversationStatus
+from backend.domain.states.jobs import MAX_CRASHES, JobStatus, Turn, crashes_at_claim, turn_of
 from backend.errors import DatabaseUnavailable, ProcessingFailed, StorageMisconfigured
 from backend.services.jobs.recording import OutOfReach, Recordings
 from backend.services.jobs.steps import DurableSteps, Interrupted, Interruption, JobProgress

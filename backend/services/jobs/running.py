@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from backend.database import jobs
 from backend.database.session import Database
-from backend.domain.job_states import JobStatus
+from backend.domain.states.jobs import JobStatus
 from backend.services.jobs.schedule.log import IDLE, Outcome
 from backend.services.jobs.steps import Interruption, JobProgress
 

@@ -14,9 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from backend.database import conversations, jobs, objects
 from backend.database.models import Conversation, Job
 from backend.database.session import Database
-from backend.domain.job_states import ENDED, JobStatus
 from backend.domain.jobs import error_from_json
 from backend.domain.states.conversations import ConversationStatus
+from backend.domain.states.jobs import ENDED, JobStatus
 from backend.errors import Conflict, DatabaseUnavailable, NotFound
 from backend.services.conversations.views import DetailedConversation, detail_of
 from backend.services.jobs.durable import DurableEngine

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import cast
 
 from backend.database.models import Job
-from backend.domain.job_states import JobStatus
+from backend.domain.states.jobs import JobStatus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

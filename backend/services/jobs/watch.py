@@ -7,7 +7,7 @@ from collections import defaultdict
 
 from backend.database import jobs
 from backend.database.session import Database
-from backend.domain.job_states import JobStatus
+from backend.domain.states.jobs import JobStatus
 from backend.errors import DatabaseUnavailable
 from backend.services.jobs.schedule.log import IDLE, Outcome
 from backend.services.jobs.views import JobView

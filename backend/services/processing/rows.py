@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from backend.database import conversations, jobs, objects, transcripts
 from backend.database.models import Conversation, Job, StoredObjectRow
 from backend.database.session import Database
-from backend.domain.job_states import JobStatus
 from backend.domain.jobs import Superseded, error_to_json
 from backend.domain.states.conversations import ConversationStatus
+from backend.domain.states.jobs import JobStatus
 from backend.domain.voices import named_speakers, show_labels
 from backend.errors import NotFound
 from backend.services.processing.objects import Attributed, Stored, warnings_of

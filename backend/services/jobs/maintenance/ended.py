@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 from backend.database import jobs
 from backend.database.session import Database
-from backend.domain.job_states import ENDED, JobStatus
 from backend.domain.lifecycle import Retention
+from backend.domain.states.jobs import ENDED, JobStatus
 from backend.services.jobs.durable import DurableEngine
 from backend.services.jobs.schedule.log import IDLE, Outcome
 from backend.services.storage.spool.accepted import AcceptedRecordings

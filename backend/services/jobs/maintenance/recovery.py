@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from backend.database import jobs
 from backend.database.models import Job
 from backend.database.session import Database
-from backend.domain.job_states import ENDED
 from backend.domain.lifecycle import Retention
+from backend.domain.states.jobs import ENDED
 from backend.services.jobs.attempts import Attempts
 from backend.services.jobs.durable import DurableEngine, Pending, WorkflowState
 from backend.services.jobs.maintenance.fleet import Fleet

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.domain import job_states
-from backend.domain.job_states import ACTIVE, EDGES, ENDED, MAX_CRASHES, Change, JobStatus, Transition, Turn
+from backend.domain.states import jobs as job_states
+from backend.domain.states.jobs import ACTIVE, EDGES, ENDED, MAX_CRASHES, Change, JobStatus, Transition, Turn
 
 AT = datetime(2026, 1, 15, 12, tzinfo=UTC)
 ERROR = {"kind": "ProcessingFailed", "detail": "broke"}
