@@ -97,12 +97,13 @@ class Metrics:
             self._oldest_job_s.labels(queue, status).set(oldest_s)
 
     @contextmanager
-    def served(self, port: int | None) -> Iterator[None]:
-        """Serve the figures on a port of their own, for processes without an API; None: do not."""
-        if port is None:
+    def served(self, address: tuple[str, int] | None) -> Iterator[None]:
+        """Serve the figures on an address and port of their own, for processes without an API; None: do not."""
+        if address is None:
             yield
             return
-        server, thread = start_http_server(port, registry=self._registry)
+        host, port = address
+        server, thread = start_http_server(port, host, registry=self._registry)
         try:
             yield
         finally:

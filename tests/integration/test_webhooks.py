@@ -375,7 +375,7 @@ async def client(desk: Desk) -> AsyncIterator[httpx.AsyncClient]:
     add_problem_handlers(app)
     app.include_router(router)
     app.state.services = Window(desk.service)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://aperta") as client:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
         yield client
 
 

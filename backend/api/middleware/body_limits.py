@@ -15,6 +15,7 @@ from fastapi.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.api.problems import http_problem
+from backend.api.requests.address import route_path
 from backend.config import Settings
 
 UPLOAD_PATHS = ("/audio/process", "/uploads")
@@ -145,6 +146,6 @@ class _Body:
 
 
 def _is_upload(scope: Scope) -> bool:
-    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    path = route_path(scope)
     sends = scope["method"] in ("POST", "PUT", "PATCH") and path not in OTHERS_BELOW
     return sends and any(path == upload or path.startswith(f"{upload}/") for upload in UPLOAD_PATHS)

@@ -74,7 +74,7 @@ def _json(conversation: Conversation) -> Response:
 
 def _download_headers(conversation: Conversation, kind: TranscriptFormat) -> dict[str, str]:
     name = attachment(f"{Path(conversation.filename).stem}.{kind}").replace("attachment", "inline", 1)
-    return {"Content-Disposition": name, "X-Content-Type-Options": "nosniff"}
+    return {"Content-Disposition": name}
 
 
 RENDER: Mapping[TranscriptFormat, Callable[[Conversation], Response]] = {

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from backend.api.dependencies import OwnerDep, ServicesDep
 from backend.api.problems import problem_responses
+from backend.api.requests.address import own_path
 from backend.api.requests.source import FILE_FIELD, open_form, recording_of
 from backend.api.schemas.audio import ProcessForm, ProcessResponse
 from backend.api.schemas.jobs import JobOut
@@ -83,7 +84,7 @@ async def process_audio(
         async with recording_of(form, spooled, services, owner) as upload:
             job = await services.jobs.submit(upload, fields.to_options(), how)
     if respond_async or (prefer and _RESPOND_ASYNC.search(prefer)):
-        headers = {"Location": f"/jobs/{job.id}", "Preference-Applied": "respond-async"}
+        headers = {"Location": own_path(request.scope, f"/jobs/{job.id}"), "Preference-Applied": "respond-async"}
         return JSONResponse(JobOut.from_row(job).model_dump(mode="json"), 202, headers)
     return ProcessResponse.from_row(*await services.jobs.result(await services.jobs.wait(job.id)))
 

@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse, RedirectResponse
 
 from backend.api.dependencies import ServicesDep
 from backend.api.problems import problem_responses
+from backend.api.responses.policy import KEPT_PRIVATELY
 from backend.api.responses.recording import _Recording, _repr_digest
 from backend.api.responses.transcript import MEDIA_TYPES, RENDER, TranscriptFormat, _negotiate
 from backend.api.schemas.conversations import ConversationDetail, ConversationPage, DeletionOut
@@ -86,7 +87,7 @@ async def get_audio(conversation_id: str, services: ServicesDep) -> Response:
             media_type=audio.content_type,
             filename=conversation.filename,
             content_disposition_type="attachment",
-            headers={"X-Content-Type-Options": "nosniff", "Repr-Digest": _repr_digest(audio.sha256)},
+            headers={"Cache-Control": KEPT_PRIVATELY, "Repr-Digest": _repr_digest(audio.sha256)},
         )
         recording.find_again = find
         return recording
