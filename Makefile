@@ -15,7 +15,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export PYANNOTE_METRICS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-servers test-ceph test-pyannote test-wheel build lint format rooms sample bench constraints clean
+.PHONY: help run test test-servers test-ceph test-pyannote test-wheel build lint format rooms sample screenshot bench constraints clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS="$$(printf '\t')" read -r target text; do \
@@ -58,6 +58,9 @@ rooms: ## Write the list of rooms in docs/AUDIO_ARCHITECTURE.md from the modules
 
 sample: .venv/.installed ## Make the sample recording again (needs flite)
 	.venv/bin/python samples/make_sample.py
+
+screenshot: .venv/.installed-dev ## Take the README's picture of the page again (needs chromium)
+	.venv/bin/python -m scripts.take_screenshot
 
 bench: .venv-bench/.installed ## Measure speed, memory and errors on this machine (RECORDINGS="FILE FOLDER" to choose)
 	.venv-bench/bin/python -m benchmarks.speech $(RECORDINGS)

@@ -29,11 +29,13 @@ import psutil
 import psycopg
 
 from backend.config import Settings
-from backend.database import conversations
+from backend.database import transcripts
 from backend.database.migrate import migrate
-from backend.database.models import Conversation, ConversationStatus, Job, JobStatus
+from backend.database.models import Conversation, ConversationStatus, Job
 from backend.database.session import Database
+from backend.domain.job_states import JobStatus
 from backend.domain.transcript import Segment, SpeakerStats, Transcript, Word
+from backend.domain.voices import named_speakers
 from backend.services.jobs.runner import ALL_QUEUES
 from backend.services.jobs.service import QUEUES, ReceivedRecording, Submission
 from backend.services.processing.service import ProcessOptions
@@ -301,14 +303,10 @@ async def commit_conversation(database: Database, segments: int) -> None:
         Segment(n, n + 0.9, "And so it was said.", (Word(" And", n, n + 0.2, 0.9),), speaker=f"Speaker {1 + n % 2}")
         for n in range(segments)
     )
-    stats = {f"Speaker {n}": SpeakerStats(1.0, 0.5, 10, 5) for n in (1, 2)}
-    row = Conversation(id=f"conv_{uuid4().hex}", status="processing", filename="a.wav", created_at=now)
+    speakers = named_speakers({f"Speaker {n}": SpeakerStats(1.0, 0.5, 10, 5) for n in (1, 2)}, {})
+    row = Conversation(id=f"conv_{uuid4().hex}", status="completed", filename="a.wav", created_at=now)
     async with database.transaction() as session:
-        session.add(row)
-        await session.flush()
-        await conversations.save_result(
-            session, row, Transcript(said, "en"), stats, [], identities={}, completed_at=now
-        )
+        await transcripts.write(session, row, Transcript(said, "en"), speakers)
 
 
 async def timed(run: Callable[[], Awaitable[None]]) -> float:

@@ -1,21 +1,61 @@
-"""`aperta storage`: what an operator does with the stores."""
+"""`aperta storage probe | verify | repair | rebuild | usage | drain`: reports for people, or as JSON for cron.
+
+Exit status: 0 all is well, 1 something is wrong, 2 something could not be looked at.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
+import math
+import re
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import typer
+from pydantic import BaseModel
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from backend.cli import storage_reports as reports
 from backend.cli.errors import plain_errors
 from backend.config import read_settings
+from backend.services.reconciliation import Bounds, Grace, PassProgress, Scope
 
 if TYPE_CHECKING:
-    pass
-from backend.cli.storage_reports import _print_findings
+    from backend.api.schemas.storage import DrainOut, EmptyingOut, RebuildOut, RepairOut, UsageOut, VerifyOut
+    from backend.services.lifecycle.reports import DrainReport
+    from backend.wiring.services import StorageTools
 
 storage = typer.Typer(no_args_is_help=True, help="The stores that recordings are kept in.")
+
+M = TypeVar("M", bound=BaseModel)
+Report = Callable[[PassProgress], None]
+Work = Callable[["StorageTools", Report, Callable[[], bool]], Awaitable[tuple[M, int]]]
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def _duration_s(text: str) -> float:
+    """`90s`, `15m`, `1h`, `30d`."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
+    if found is None:
+        raise typer.BadParameter(f"{text!r} is no duration; write 90s, 15m, 1h or 30d.")
+    return float(found[1]) * _UNITS_S[found[2]]
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
+Deep = Annotated[bool, typer.Option("--deep", help="Read every object and compare its SHA-256.")]
+MaxRate = Annotated[int, typer.Option("--max-bytes-per-s", min=0, help="Read no faster; 0: as fast as can be.")]
+Orphaned = Annotated[str, typer.Option("--grace", metavar="TIME", help="Objects without a row count once so old.")]
+Stale = Annotated[str, typer.Option("--stale-after", metavar="TIME", help="Unfinished uploads count once so old.")]
+Cursor = Annotated[str | None, typer.Option(help="Go on where an earlier look stopped.")]
+MaxObjects = Annotated[int | None, typer.Option(min=1, help="Stop after about so many rows and objects.")]
+MaxSeconds = Annotated[float | None, typer.Option(min=0, help="Stop after about so long.")]
 
 
 @storage.command("probe")
@@ -31,6 +71,177 @@ def probe_store(
     if as_json:
         print(json.dumps({"usable": report.usable, **asdict(report)}, indent=2))
     else:
-        _print_findings(report)
+        reports.print_probe(report)
     if not report.usable:
         raise typer.Exit(1)
+
+
+@storage.command("verify")
+def verify_storage(
+    deep: Deep = False,
+    max_bytes_per_s: MaxRate = 0,
+    grace: Orphaned = "1h",
+    stale_after: Stale = "24h",
+    cursor: Cursor = None,
+    max_objects: MaxObjects = None,
+    max_seconds: MaxSeconds = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare rows and stores, both ways; change nothing. Status 1 if something is wrong, 2 if a store is silent."""
+    from backend.api.schemas.storage import VerifyOut
+
+    ages = Grace(_duration_s(grace), _duration_s(stale_after))
+
+    async def work(tools: StorageTools, report: Report, interrupted: Callable[[], bool]) -> tuple[VerifyOut, int]:
+        bounds = Bounds(cursor, _or_ever(max_objects), _or_ever(max_seconds), interrupted)
+        found = await tools.reconciliation.verify(Scope(deep, max_bytes_per_s, ages, bounds), report)
+        return VerifyOut.from_report(found), found.exit_code
+
+    _end(*_run("verify", work), as_json, reports.print_verify)
+
+
+@storage.command("repair")
+def repair_storage(
+    apply: Annotated[bool, typer.Option("--apply", help="Do it; without: only say what would be done.")] = False,
+    deep: Deep = False,
+    max_bytes_per_s: MaxRate = 0,
+    grace: Orphaned = "1h",
+    stale_after: Stale = "24h",
+    cursor: Cursor = None,
+    max_objects: MaxObjects = None,
+    max_seconds: MaxSeconds = None,
+    empty_quarantine: Annotated[
+        bool, typer.Option("--empty-quarantine", help="Instead: delete for good what is in the quarantine.")
+    ] = False,
+    older_than: Annotated[
+        str, typer.Option(metavar="TIME", help="With --empty-quarantine: what has been there so long.")
+    ] = "30d",
+    as_json: AsJson = False,
+) -> None:
+    """Put right what verify finds, or say how. Nothing that may be a recording is deleted."""
+    from backend.api.schemas.storage import EmptyingOut, RepairOut
+
+    ages, old_s = Grace(_duration_s(grace), _duration_s(stale_after)), _duration_s(older_than)
+
+    async def empty(tools: StorageTools, _report: Report, _stop: Callable[[], bool]) -> tuple[EmptyingOut, int]:
+        done = await tools.reconciliation.empty_quarantine(older_than_s=old_s, apply=apply)
+        return EmptyingOut.from_report(done), done.exit_code
+
+    async def work(tools: StorageTools, report: Report, interrupted: Callable[[], bool]) -> tuple[RepairOut, int]:
+        bounds = Bounds(cursor, _or_ever(max_objects), _or_ever(max_seconds), interrupted)
+        scope = Scope(deep, max_bytes_per_s, ages, bounds)
+        done = await tools.reconciliation.repair(scope, apply=apply, progress=report)
+        return RepairOut.from_report(done), done.exit_code
+
+    if empty_quarantine:
+        _end(*_run("empty the quarantine", empty), as_json, reports.print_emptying)
+    _end(*_run("repair", work), as_json, reports.print_repair)
+
+
+@storage.command("rebuild")
+def rebuild_database(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be written.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write the rows of every conversation that has a manifest and no rows. What is there is left alone."""
+    from backend.api.schemas.storage import RebuildOut
+
+    async def work(tools: StorageTools, report: Report, _stop: Callable[[], bool]) -> tuple[RebuildOut, int]:
+        done = await tools.reconciliation.rebuild(apply=not dry_run, progress=report)
+        return RebuildOut.from_report(done), done.exit_code
+
+    _end(*_run("rebuild", work), as_json, reports.print_rebuild)
+
+
+@storage.command("usage")
+def show_usage(as_json: AsJson = False) -> None:
+    """Count objects and bytes by store and kind."""
+    from backend.api.schemas.storage import UsageOut
+
+    async def work(tools: StorageTools, _report: Report, _stop: Callable[[], bool]) -> tuple[UsageOut, int]:
+        usage = UsageOut.from_usage(await tools.reconciliation.usage(), await tools.drain.backlog())
+        return usage, 2 if usage.unchecked else 0
+
+    _end(*_run("usage", work), as_json, reports.print_usage)
+
+
+@storage.command("drain")
+def drain_storage(
+    retry_parked: Annotated[bool, typer.Option("--retry-parked", help="Try again what could not move before.")] = False,
+    concurrency: Annotated[int | None, typer.Option(min=1, max=64, help="Default: DRAIN_CONCURRENCY.")] = None,
+    max_bytes_per_s: Annotated[
+        int | None, typer.Option(min=0, help="Default: DRAIN_MAX_BYTES_PER_S; 0: as fast as can be.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Move to S3 what was saved locally. Servers do it by themselves. Status 1 if something is left."""
+    from backend.api.schemas.storage import DrainOut
+
+    async def work(tools: StorageTools, report: Report, _stop: Callable[[], bool]) -> tuple[DrainOut, int]:
+        total = (await tools.drain.backlog()).objects
+
+        def told(done: DrainReport) -> None:
+            report(PassProgress("drain", done.moved, total))
+
+        if retry_parked:
+            await tools.drain.retry_parked()
+        done = await tools.drain.drain_all(concurrency=concurrency, max_bytes_per_s=max_bytes_per_s, progress=told)
+        left = await tools.drain.backlog()
+        return DrainOut.from_report(done, left), 1 if left.objects or done.stopped else 0
+
+    _end(*_run("drain", work), as_json, reports.print_drain)
+
+
+def _run(name: str, work: Work[M]) -> tuple[M, int]:
+    """Do the work on the configured stores and rows; Ctrl-C lets it stop where it can go on later."""
+
+    async def run() -> tuple[M, int]:
+        from backend.wiring.services import open_storage_tools
+
+        interrupted = asyncio.Event()
+        async with open_storage_tools(read_settings()) as tools:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupted.set)
+            with _progress_bars(name) as report:
+                return await work(tools, report, interrupted.is_set)
+
+    with _failing_with(2), plain_errors():
+        return asyncio.run(run())
+
+
+def _end(report: M, status: int, as_json: bool, show: Callable[[M, Console], None]) -> NoReturn:
+    if as_json:
+        print(report.model_dump_json(indent=2))
+    else:
+        show(report, Console(width=None if sys.stdout.isatty() else 200, highlight=False, soft_wrap=True))
+    raise typer.Exit(status)
+
+
+@contextmanager
+def _failing_with(status: int) -> Iterator[None]:
+    """An error is no finding: cron must be able to tell them apart."""
+    try:
+        yield
+    except SystemExit as error:
+        if not isinstance(error.code, str):
+            raise
+        print(error.code, file=sys.stderr)
+        sys.exit(status)
+
+
+@contextmanager
+def _progress_bars(name: str) -> Iterator[Report]:
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def report(step: PassProgress) -> None:
+            if step.phase not in tasks:
+                tasks[step.phase] = bars.add_task(f"{name}: {step.phase}")
+            bars.update(tasks[step.phase], completed=step.done, total=step.total)
+
+        yield report
+
+
+def _or_ever(limit: float | None) -> float:
+    return math.inf if limit is None else limit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -22,15 +23,22 @@ if TYPE_CHECKING:
         UsageOut,
         VerifyOut,
     )
-import sys
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
     from backend.services.storage.stores.s3.probe import ProbeReport
-
 
 SHOWN = 50
 """So many findings are printed for people; JSON has more."""
+
+
+def print_probe(report: ProbeReport) -> None:
+    """What the endpoint can do, and whether that is enough."""
+    table = Table("", "works", "needed", "ms", "what was seen", box=None, pad_edge=False)
+    for finding in report.findings:
+        took = "" if finding.took_s is None else f"{finding.took_s * 1000:.0f}"
+        table.add_row(finding.name, finding.verdict, "yes" if finding.needed else "", took, finding.detail)
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    console.print(f"{report.endpoint or 'AWS'}, bucket {report.bucket}")
+    console.print(table)
+    console.print("Aperta can use it." if report.usable else "Aperta cannot use it as it is configured.")
 
 
 def print_verify(report: VerifyOut, console: Console) -> None:
@@ -143,14 +151,3 @@ def _of(number: int, thing: str) -> str:
 
 def _counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{number:,} {kind}" for kind, number in sorted(counts.items()))
-
-
-def _print_findings(report: ProbeReport) -> None:
-    table = Table("", "works", "needed", "ms", "what was seen", box=None, pad_edge=False)
-    for finding in report.findings:
-        took = "" if finding.took_s is None else f"{finding.took_s * 1000:.0f}"
-        table.add_row(finding.name, finding.verdict, "yes" if finding.needed else "", took, finding.detail)
-    console = Console(width=None if sys.stdout.isatty() else 200)
-    console.print(f"{report.endpoint or 'AWS'}, bucket {report.bucket}")
-    console.print(table)
-    console.print("Aperta can use it." if report.usable else "Aperta cannot use it as it is configured.")

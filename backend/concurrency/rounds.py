@@ -16,7 +16,7 @@ ROUND_ENDS_WITHIN_S = 2.0
 
 
 class Rounds:
-    """Work that is done again and again, in a task of its own, whatever errors it meets.
+    """Periodic work in a separate task; an error in one round does not stop the next.
 
     Args:
         what: for the log.

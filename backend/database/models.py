@@ -25,6 +25,8 @@ from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
+from backend.domain.job_states import JobStatus
+
 NAMING = {
     "ix": "ix_%(column_0_label)s",
     "uq": "uq_%(table_name)s_%(column_0_name)s",
@@ -37,14 +39,6 @@ class ConversationStatus(StrEnum):
     PROCESSING = "processing"
     COMPLETED = "completed"
     FAILED = "failed"
-
-
-class JobStatus(StrEnum):
-    QUEUED = "queued"
-    RUNNING = "running"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
 
 
 class DeliveryStatus(StrEnum):
@@ -106,7 +100,7 @@ class Conversation(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     completed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    """A tombstone: its objects are being deleted, and nobody sees it any more."""
+    """A tombstone: its objects are being deleted, and no query for readers finds it."""
 
     participants: Mapped[list[Participant]] = relationship(
         back_populates="conversation",
@@ -194,7 +188,7 @@ class StoredObjectRow(Base):
 
 
 class Person(Base):
-    """Somebody whose voice may be recognised. Names are unique, so that no transcript shows two people as one."""
+    """A person whose voice may be recognised. Names are unique, so that no transcript shows two people as one."""
 
     __tablename__ = "people"
 

@@ -7,22 +7,19 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Result, Select, delete, func, select, update
+from sqlalchemy import Result, Select, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from backend.database.conversations import get_conversation, word_value
+from backend.database import transcripts
+from backend.database.conversations import get_conversation, remove
 from backend.database.models import (
     Conversation,
     ConversationStatus,
     Job,
-    Participant,
-    SegmentRow,
     StoredObjectRow,
     UploadRow,
 )
-from backend.domain.formats import to_text
-from backend.domain.manifest import Manifest, ManifestSegment
-from backend.domain.transcript import Word
+from backend.domain.manifest import Manifest
 from backend.errors import Conflict, NotFound
 
 Columns = tuple[int, str, str, str, str, int, str, str | None]
@@ -165,35 +162,17 @@ async def insert_conversation(session: AsyncSession, manifest: Manifest, objects
         failed = existing.status == ConversationStatus.FAILED and existing.deleted_at is None
         if manifest.status != "completed" or not failed or await list_records_of(session, [conversation_id]):
             return False
-        await session.execute(delete(Conversation).where(Conversation.id == conversation_id))
-        session.expunge(existing)
-    session.add(_conversation(manifest, {row.kind: row.locator for row in objects}))
-    participants = {
-        item.label: Participant(
-            conversation_id=conversation_id,
-            position=position,
-            label=item.label,
-            display_name=item.display_name,
-            speaking_time_s=item.speaking_time_s,
-            share=item.share,
-            word_count=item.word_count,
-            segment_count=item.segment_count,
-        )
-        for position, item in enumerate(manifest.participants)
-    }
-    session.add_all(participants.values())
-    await session.flush()
-    session.add_all(
-        _segment(conversation_id, position, item, participants[item.speaker].id)
-        for position, item in enumerate(manifest.segments)
-    )
+        await remove(session, existing)
+    conversation = _conversation(manifest, {row.kind: row.locator for row in objects})
+    session.add(conversation)
+    if (transcript := manifest.transcript) is not None:
+        await transcripts.write(session, conversation, transcript, manifest.speakers)
     session.add_all(objects)
     await session.flush()
     return True
 
 
 def _conversation(manifest: Manifest, locators: Mapping[str, str]) -> Conversation:
-    transcript = manifest.transcript
     return Conversation(
         id=manifest.conversation_id,
         title=manifest.title,
@@ -201,28 +180,12 @@ def _conversation(manifest: Manifest, locators: Mapping[str, str]) -> Conversati
         filename=manifest.filename,
         recording_url=locators.get("audio"),
         transcript_url=locators.get("transcript"),
-        transcript=None if transcript is None else to_text(transcript),
         duration_s=manifest.duration_s,
-        language=manifest.language,
-        speaker_count=manifest.speaker_count,
         engines=manifest.engines,
         error=manifest.error,
         warnings=list(manifest.warnings) or None,
         created_at=manifest.uploaded_at,
         completed_at=manifest.completed_at,
-    )
-
-
-def _segment(conversation_id: str, position: int, item: ManifestSegment, participant_id: int) -> SegmentRow:
-    words = [word_value(Word(word.text, word.start_s, word.end_s, word.probability)) for word in item.words]
-    return SegmentRow(
-        conversation_id=conversation_id,
-        participant_id=participant_id,
-        position=position,
-        start_s=item.start_s,
-        end_s=item.end_s,
-        text=item.text,
-        words=words or None,
     )
 
 

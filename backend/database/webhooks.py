@@ -8,8 +8,9 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from backend.database.jobs import ENDED, get_job
+from backend.database.jobs import get_job
 from backend.database.models import Delivery, Job
+from backend.domain.job_states import ENDED
 from backend.errors import NotFound
 
 

@@ -93,7 +93,7 @@ def parse_allowance(text: str) -> Allowance:
     """Read a comma-separated list of host names, addresses and networks (`n8n, 10.1.0.0/16`).
 
     Raises:
-        ValueError: an entry is none of these.
+        ValueError: an entry is not one of these.
     """
     names, networks = set(), []
     for entry in filter(None, (part.strip() for part in text.split(","))):

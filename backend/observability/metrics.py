@@ -38,29 +38,37 @@ class Metrics:
         self._jobs = Gauge("aperta_jobs", "Jobs that wait or run", ["queue", "status"], registry=self._registry)
         self._oldest_job_s = Gauge(
             "aperta_oldest_job_seconds",
-            "How long the oldest of them has been there",
+            "Age of the oldest queued or running job in seconds",
             ["queue", "status"],
             registry=self._registry,
         )
         self._drained_objects = Counter(
             "aperta_drained_objects", "Objects that moved from the local disk to S3", registry=self._registry
         )
-        self._drained_bytes = Counter("aperta_drained_bytes", "Their size", registry=self._registry)
+        self._drained_bytes = Counter(
+            "aperta_drained_bytes", "Bytes moved from the local disk to S3", registry=self._registry
+        )
         self._pending_objects = Gauge(
             "aperta_drain_pending_objects", "Objects on the local disk that belong in S3", registry=self._registry
         )
-        self._pending_bytes = Gauge("aperta_drain_pending_bytes", "Their size", registry=self._registry)
+        self._pending_bytes = Gauge(
+            "aperta_drain_pending_bytes",
+            "Bytes on the local disk that are waiting to move to S3",
+            registry=self._registry,
+        )
         self._oldest_s = Gauge(
             "aperta_drain_oldest_seconds",
-            "How long the oldest of those that may move has been waiting",
+            "Age in seconds of the oldest object that is waiting to move to S3",
             registry=self._registry,
         )
         self._parked_objects = Gauge(
-            "aperta_drain_parked_objects", "How many of them do not move until somebody looks", registry=self._registry
+            "aperta_drain_parked_objects",
+            "Objects on the local disk that need an operator before they can move",
+            registry=self._registry,
         )
 
     def register(self, figures: Collector) -> None:
-        """Show what another part of Aperta counts as well."""
+        """Add a collector to the registry."""
         self._registry.register(figures)
 
     def completed(self, duration_s: float, stages_s: Mapping[str, float]) -> None:
@@ -73,7 +81,7 @@ class Metrics:
             self._factor.observe(duration_s / total_s)
 
     def ended(self, outcome: str) -> None:
-        """One recording was not: "refused" for bad input, "failed" otherwise."""
+        """One recording was not processed: "refused" for bad input, "failed" otherwise."""
         self._recordings.labels(outcome).inc()
 
     def drained(self, size_bytes: int) -> None:
@@ -82,14 +90,14 @@ class Metrics:
         self._drained_bytes.inc(size_bytes)
 
     def backlog(self, objects: int, size_bytes: int, parked: int, oldest_s: float) -> None:
-        """How far S3 is behind at this moment."""
+        """Set how far S3 is behind."""
         self._pending_objects.set(objects)
         self._pending_bytes.set(size_bytes)
         self._parked_objects.set(parked)
         self._oldest_s.set(oldest_s)
 
     def queues(self, figures: Sequence[tuple[str, str, int, float]]) -> None:
-        """Queue, status, number and age of the oldest of the jobs that wait or run at this moment."""
+        """Set the number and age of queued and running jobs: queue, status, count, age of the oldest in seconds."""
         self._jobs.clear()
         self._oldest_job_s.clear()
         for queue, status, count, oldest_s in figures:
@@ -98,7 +106,7 @@ class Metrics:
 
     @contextmanager
     def served(self, address: tuple[str, int] | None) -> Iterator[None]:
-        """Serve the figures on an address and port of their own, for processes without an API; None: do not."""
+        """Serve the metrics on a separate address and port, for processes without an API; None: do not."""
         if address is None:
             yield
             return

@@ -53,8 +53,8 @@ UPLOAD = {
     "renamed": _point(f"{STORAGE}.kept", "AcceptedRecordings.keep", "after"),
     "accepted": _point("backend.services.jobs.service", "JobService._accept", "after"),
     "between steps": _point("backend.services.jobs.steps", "DurableSteps.run", "after", often=12),
-    "before the commit": _point("backend.services.processing.service", "ProcessingService._commit", "before"),
-    "committed": _point("backend.services.processing.service", "ProcessingService._commit", "after"),
+    "before the commit": _point("backend.services.processing.rows", "ResultRows.commit", "before"),
+    "committed": _point("backend.services.processing.rows", "ResultRows.commit", "after"),
     "before the spool file goes": _point(f"{STORAGE}.kept", "AcceptedRecordings.remove", "before"),
 }
 LOCAL = {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.quiet_network import Sightings, watch
+from tests.support.quiet_network import Sightings, watch
 
 pytestmark = pytest.mark.timeout(900)  # three servers and a worker share a small machine, and are then left alone
 
@@ -33,7 +33,7 @@ class Day:
 @pytest.fixture(scope="module")
 def day(tmp_path_factory: pytest.TempPathFactory) -> Day:
     folder = tmp_path_factory.mktemp("day")
-    seen = watch(folder, sys.executable, "-m", "tests.everyday", str(folder))
+    seen = watch(folder, sys.executable, "-m", "tests.support.everyday", str(folder))
     home = folder / "home"
     left = sorted(str(path.relative_to(home)) for path in home.rglob("*"))
     return Day(seen, left, f"after this was done:\n{seen.output}")

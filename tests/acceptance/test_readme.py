@@ -1,4 +1,4 @@
-"""The README's commands, as they stand there, against a server that runs with the built-in engines."""
+"""The commands of the README and of `docs`, unchanged, against a server that runs with the built-in engines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from difflib import SequenceMatcher
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -18,14 +20,20 @@ from tests.support.media import silence, write
 from tests.support.processes import ServerProcess, environment, serving, wait_until_ready
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 ADDRESS = "http://127.0.0.1:8000"
 
 # Standing in for curl itself, so that the commands stay as they are and a refusal by the server is a failure of theirs.
 CURL = 'curl() { command curl --fail-with-body --silent --show-error --max-time 200 "$@"; }'
 
 
-def code_blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+def code_blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def all_blocks(language: str) -> list[str]:
+    """Those of the README, then those of every document in `docs`."""
+    return [block for path in DOCUMENTS for block in code_blocks(language, path.read_text(encoding="utf-8"))]
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +55,14 @@ def run(server: ServerProcess, *command: str) -> str:
 
 
 @pytest.mark.timeout(600)
-def test_the_commands_do_what_the_readme_says(server: ServerProcess) -> None:
+def test_the_commands_do_what_the_documents_say(server: ServerProcess) -> None:
     """The curl commands, then the query, which prints what they left behind."""
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
-    blocks = [block for block in code_blocks("bash") if ADDRESS in block]
+    blocks = all_blocks("bash")
+    assert all(ADDRESS in block for block in blocks) and "".join(blocks).count("curl ") >= 20
     script = "\n".join(["set -euo pipefail", CURL, *blocks]).replace(ADDRESS, server.url)
-    (query,) = [block for block in code_blocks("python") if "select(" in block]
+    (query,) = [block for block in all_blocks("python") if "select(" in block]
 
     answer, _ = json.JSONDecoder().raw_decode(run(server, "bash", "-c", script))
     printed = run(server, sys.executable, "-c", query)
@@ -65,13 +74,33 @@ def test_the_commands_do_what_the_readme_says(server: ServerProcess) -> None:
     assert answer["audio_file_path"] in printed
 
 
+def shown_answer() -> dict[str, Any]:
+    shown: dict[str, Any] = json.loads(next(block for block in code_blocks("json") if "audio_file_path" in block))
+    return shown
+
+
 def test_the_answer_has_the_form_that_the_readme_shows(server: ServerProcess) -> None:
-    shown = json.loads(next(block for block in code_blocks("json") if "audio_file_path" in block))
+    shown = shown_answer()
     schemas = httpx.get(f"{server.url}/openapi.json").json()["components"]["schemas"]
 
     assert set(shown) <= set(schemas["ProcessResponse"]["properties"])
     assert set(shown["transcript"]) == set(schemas["TranscriptOut"]["properties"])
     assert all(set(segment) == set(schemas["SegmentOut"]["properties"]) for segment in shown["transcript"]["segments"])
+
+
+def test_the_sample_gives_the_text_that_the_readme_shows(server: ServerProcess) -> None:
+    """Nearly: another processor may hear a word or a comma differently."""
+    with SAMPLE.open("rb") as recording:
+        answer = httpx.post(f"{server.url}/audio/process", files={"file": recording}, timeout=200).json()
+
+    shown = shown_answer()["transcript"]
+    for expected, found in zip(shown["segments"], answer["transcript"]["segments"], strict=False):
+        assert found["speaker"] == expected["speaker"]
+        assert SequenceMatcher(None, expected["text"], found["text"]).ratio() > 0.9
+    for speaker, expected in shown["speaker_stats"].items():
+        found = answer["transcript"]["speaker_stats"][speaker]
+        assert found["speaking_time_s"] == pytest.approx(expected["speaking_time_s"], abs=0.5)
+        assert found["word_count"] == pytest.approx(expected["word_count"], abs=3)
 
 
 def test_the_documents_show_storage_info_as_it_is(server: ServerProcess) -> None:

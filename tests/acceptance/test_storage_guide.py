@@ -203,7 +203,7 @@ def answer(done: Done) -> dict[str, Any]:
 
 def test_an_outage_goes_as_the_guide_tells(place: Place, store: Swift) -> None:
     """S3 up, killed, up again: where each object is, and what storage-info says, at each point."""
-    up, killed, again = blocks(section("### An outage, watched"), "console")
+    up, killed, again = blocks(section("### An outage step by step"), "console")
 
     first, info, *_ = place.run(up)
     assert answer(first)["audio_file_path"].startswith(f"s3://{place.bucket}/audio/")
@@ -308,7 +308,7 @@ def test_the_buckets_of_aws_are_made_as_the_guide_says(tmp_path: Path) -> None:
 
 def test_every_command_of_the_guide_is_run_somewhere_here() -> None:
     run = [
-        "### An outage, watched",
+        "### An outage step by step",
         "## What an endpoint can do",
         "## Verify, repair, rebuild",
         "## Backup and restore",

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.processes import ServerProcess
+from tests.support.processes import ServerProcess
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from backend.main import create_app
 from backend.services.jobs import recording as recordings
 from backend.services.jobs.recording import OutOfReach, Recordings
 from backend.services.jobs.runner import ALL_QUEUES
-from backend.services.processing.service import object_row
+from backend.services.processing.rows import object_row
 from backend.services.speech.pipeline import SpeechPipeline
 from backend.services.storage import StorageConfig, StorageService
 from backend.services.storage.stores.memory import MemoryStore

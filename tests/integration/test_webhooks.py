@@ -22,9 +22,10 @@ from backend.api.routes.webhooks import router
 from backend.config import Settings
 from backend.database.jobs import get_job
 from backend.database.migrate import migrate
-from backend.database.models import Delivery, DeliveryStatus, Job, JobStatus
+from backend.database.models import Delivery, DeliveryStatus, Job
 from backend.database.session import Database
 from backend.domain.addresses import Allowance
+from backend.domain.job_states import JobStatus
 from backend.errors import InvalidInput, NotFound
 from backend.services.remote.client import OutboundClient
 from backend.services.webhooks.service import RETRY_AFTER_S, WebhookService, jittered, read_secrets

@@ -6,19 +6,27 @@ import re
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
+from typer.core import TyperGroup
+from typer.main import get_command
 
 from backend.api.schemas.audio import ProcessForm
+from backend.cli import app
 from backend.config import Settings, SpeechConfig
 from backend.main import create_app
 from backend.services.storage import StorageConfig
 
 PROJECT = Path(__file__).resolve().parents[2]
 README = PROJECT / "README.md"
+API = PROJECT / "docs" / "API.md"
+CLI = PROJECT / "docs" / "CLI.md"
+CONFIGURATION = PROJECT / "docs" / "CONFIGURATION.md"
+GLOSSARY = PROJECT / "docs" / "GLOSSARY.md"
 GUIDE = PROJECT / "STORAGE_GUIDE.md"
 EXAMPLE = PROJECT / ".env.example"
 DOCUMENTS = sorted(
@@ -26,6 +34,7 @@ DOCUMENTS = sorted(
     for path in [
         *PROJECT.glob("*.md"),
         *PROJECT.glob("docs/**/*.md"),
+        *PROJECT.glob("benchmarks/*.md"),
         *PROJECT.glob("samples/*.md"),
         *PROJECT.glob("deploy/*.md"),
     ]
@@ -65,10 +74,10 @@ def plain_default(field: FieldInfo) -> object:
 
 @pytest.mark.parametrize("name", settings_fields())
 def test_every_setting_is_documented_with_its_default(name: str) -> None:
-    field, shown = settings_fields()[name], configuration_table(README).get(name)
+    field, shown = settings_fields()[name], configuration_table(CONFIGURATION).get(name)
 
     assert name in example_values(), f"{name} is not in .env.example"
-    assert shown is not None, f"{name} is not in the README's configuration table"
+    assert shown is not None, f"{name} is not in docs/CONFIGURATION.md"
     if field.default is None:
         assert (example_values()[name], shown) == ("", UNSET)
     else:
@@ -78,14 +87,14 @@ def test_every_setting_is_documented_with_its_default(name: str) -> None:
 
 def test_no_document_has_a_setting_that_does_not_exist() -> None:
     assert set(example_values()) == set(settings_fields())
-    assert set(configuration_table(README)) == set(settings_fields())
+    assert set(configuration_table(CONFIGURATION)) == set(settings_fields())
 
 
 def test_the_storage_guide_has_every_storage_setting() -> None:
     storage = {name.upper() for name in StorageConfig.model_fields}
 
     assert set(configuration_table(GUIDE)) == storage
-    assert configuration_table(GUIDE).items() <= configuration_table(README).items()
+    assert configuration_table(GUIDE).items() <= configuration_table(CONFIGURATION).items()
 
 
 def test_every_setting_of_the_example_has_a_comment_and_is_commented_out() -> None:
@@ -105,32 +114,86 @@ def test_an_untouched_example_is_a_valid_env_file(tmp_path: Path) -> None:
     assert StorageConfig(_env_file=copy) == StorageConfig(_env_file=None)
 
 
-def test_every_route_is_in_the_readme() -> None:
+def test_every_route_is_in_the_api_document() -> None:
     paths = create_app(Settings(_env_file=None)).openapi()["paths"]
     routes = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
 
-    described = set(re.findall(r"^\| `([A-Z]+ /[^` ]*)` \|", README.read_text(encoding="utf-8"), re.MULTILINE))
+    described = set(re.findall(r"^\| `([A-Z]+ /[^` ]*)` \|", API.read_text(encoding="utf-8"), re.MULTILINE))
 
     assert described == routes
 
 
-def test_every_form_field_is_in_the_readme() -> None:
-    text = README.read_text(encoding="utf-8")
+def test_the_readme_names_the_routes_to_begin_with() -> None:
+    beginning, _, _ = README.read_text(encoding="utf-8").partition("## How good it is")
+
+    for name in ("`POST /audio/process`", "`GET /audio/storage-info`", "Swagger UI", "http://127.0.0.1:8000/docs"):
+        assert name in beginning
+
+
+def test_every_form_field_is_in_the_api_document() -> None:
+    text = API.read_text(encoding="utf-8")
     _, _, rest = text.partition("| field | meaning |\n")
     table, _, _ = rest.partition("\n\n")
 
     assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == {"file", *ProcessForm.model_fields}
 
 
-@pytest.mark.parametrize("document", [README, PROJECT / "CONTRIBUTING.md"], ids=lambda path: path.name)
+def test_every_command_is_in_the_command_line_document() -> None:
+    rows = re.findall(r"^\| `aperta ([a-z]+(?: [a-z]+)?)", CLI.read_text(encoding="utf-8"), re.MULTILINE)
+
+    assert set(rows) == set(commands(get_command(app)))
+
+
+def commands(command: Any, *names: str) -> Iterator[str]:
+    """Every command below this one, as it is typed."""
+    if not isinstance(command, TyperGroup):
+        yield " ".join(names)
+        return
+    for name, child in command.commands.items():
+        yield from commands(child, *names, name)
+
+
+def named_targets(document: Path) -> set[str]:
+    return set(re.findall(r"(?:`|\$ |[A-Z]=\S+ )make ([a-z][a-z-]*)", document.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(PROJECT).as_posix())
 def test_every_make_target_exists(document: Path) -> None:
     makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z][a-z-]*):", makefile, re.MULTILINE))
 
-    named = set(re.findall(r"(?:`|\$ |[A-Z]=\S+ )make ([a-z][a-z-]*)", document.read_text(encoding="utf-8")))
+    assert named_targets(document) <= targets
 
-    assert named, "no target is named"
-    assert named <= targets
+
+@pytest.mark.parametrize("document", [README, PROJECT / "CONTRIBUTING.md"], ids=lambda path: path.name)
+def test_targets_are_named(document: Path) -> None:
+    assert named_targets(document)
+
+
+def test_the_readme_leads_to_every_document() -> None:
+    targets = {target.partition("#")[0] for target in _links(README.read_text(encoding="utf-8"))}
+
+    assert {path.relative_to(PROJECT).as_posix() for path in PROJECT.glob("docs/*.md")} <= targets
+
+
+def test_pictures_are_small() -> None:
+    pictures = [*PROJECT.glob("docs/images/*")]
+
+    assert pictures and all(path.stat().st_size < 300_000 for path in pictures)
+
+
+def test_the_glossary_is_in_alphabetical_order() -> None:
+    terms = re.findall(r"^\| \*\*(.+?)\*\*", GLOSSARY.read_text(encoding="utf-8"), re.MULTILINE)
+
+    assert terms == sorted(set(terms), key=str.casefold)
+
+
+def test_the_glossary_leads_to_code() -> None:
+    places = re.findall(r"^\| \*\*.+ \| (.+) \|$", GLOSSARY.read_text(encoding="utf-8"), re.MULTILINE)
+    paths = re.findall(r"`([^`]+)`", " ".join(places))
+
+    assert len(paths) > len(places)
+    assert [path for path in paths if not (PROJECT / "backend" / path).exists() and not (PROJECT / path).exists()] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(PROJECT).as_posix())

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.quiet_network import watch
-from tests.random_models import build_pyannote
+from tests.support.quiet_network import watch
+from tests.support.random_models import build_pyannote
 
 if importlib.util.find_spec("torch") is None:
     pytest.skip("PyTorch is not installed here; run `make test-pyannote`", allow_module_level=True)
@@ -20,8 +20,8 @@ pytestmark = pytest.mark.filterwarnings(r"ignore:\s*torchcodec is not installed:
 DIARIZE = """
 import sys, time
 from backend.domain.transcript import SpeakerCount
-from backend.engines.pyannote_engine import PyannoteDiarizer
-from tests.random_models import as_audio, vowels
+from backend.engines.pyannote.diarizer import PyannoteDiarizer
+from tests.support.random_models import as_audio, vowels
 with as_audio(vowels(2)) as audio:
     found = PyannoteDiarizer(sys.argv[1], device="cpu", threads=2).diarize(audio, SpeakerCount(), lambda _: None)
 time.sleep(5)

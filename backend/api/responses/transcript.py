@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 
 from backend.api.schemas.transcripts import transcript_of
-from backend.database.conversations import to_transcript
+from backend.database import transcripts
 from backend.database.models import Conversation
 from backend.domain.filenames import attachment
 from backend.domain.formats import to_srt, to_text, to_vtt
@@ -79,7 +79,7 @@ def _download_headers(conversation: Conversation, kind: TranscriptFormat) -> dic
 
 RENDER: Mapping[TranscriptFormat, Callable[[Conversation], Response]] = {
     TranscriptFormat.JSON: _json,
-    TranscriptFormat.TXT: _text(lambda row: to_text(to_transcript(row)), TranscriptFormat.TXT),
-    TranscriptFormat.SRT: _text(lambda row: to_srt(to_transcript(row)), TranscriptFormat.SRT),
-    TranscriptFormat.VTT: _text(lambda row: to_vtt(to_transcript(row)), TranscriptFormat.VTT),
+    TranscriptFormat.TXT: _text(lambda row: to_text(transcripts.read(row)), TranscriptFormat.TXT),
+    TranscriptFormat.SRT: _text(lambda row: to_srt(transcripts.read(row)), TranscriptFormat.SRT),
+    TranscriptFormat.VTT: _text(lambda row: to_vtt(transcripts.read(row)), TranscriptFormat.VTT),
 }

@@ -11,7 +11,8 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from backend.api.dependencies import ServicesDep
 from backend.api.problems import problem_responses
 from backend.api.schemas.jobs import JobOut, JobPage
-from backend.database.models import Job, JobStatus
+from backend.database.models import Job
+from backend.domain.job_states import JobStatus
 from backend.services.jobs.service import JobState
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])

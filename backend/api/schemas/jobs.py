@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from pydantic import BaseModel, Field
 
 from backend.api.problems import Problem, problem_of
-from backend.database.models import Job, JobStatus
+from backend.database.models import Job
+from backend.domain.job_states import JobStatus
 from backend.domain.jobs import error_from_json, seconds_left
 from backend.services.jobs.service import JobState
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from backend.database.conversations import to_transcript
+from backend.database import transcripts
 from backend.database.models import Conversation, Participant
 from backend.domain.formats import to_text
 from backend.domain.transcript import Segment, SpeakerStats, Transcript
@@ -69,4 +69,4 @@ class TranscriptOut(BaseModel):
 def transcript_of(row: Conversation) -> TranscriptOut:
     """The transcript of a conversation that was loaded with participants and segments."""
     stats = {item.display_name or item.label: item for item in row.participants}
-    return TranscriptOut.from_transcript(to_transcript(row), stats)
+    return TranscriptOut.from_transcript(transcripts.read(row), stats)

@@ -136,7 +136,7 @@ class DeletionService:
             if left:
                 return Deletion(conversation_id, tuple(left), str(next(iter(left.values()))))
             async with self._database.transaction() as session:
-                if await deletions.erase(session, conversation_id):
+                if await deletions.remove_buried(session, conversation_id):
                     return Deletion(conversation_id)
 
     async def _delete_object(self, row: StoredObjectRow, silent: Silent) -> AppError | None:

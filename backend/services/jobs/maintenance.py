@@ -7,9 +7,8 @@ from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
 from backend.database import jobs, workers
-from backend.database.jobs import ENDED
-from backend.database.models import JobStatus
 from backend.database.session import Database
+from backend.domain.job_states import ENDED, JobStatus
 from backend.services.jobs.durable import DurableEngine, Pending
 from backend.services.jobs.service import WORKFLOW, JobService
 from backend.services.storage import StorageService

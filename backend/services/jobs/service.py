@@ -19,16 +19,17 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.database import conversations, jobs, objects
-from backend.database.jobs import ENDED
-from backend.database.models import Conversation, ConversationStatus, Job, JobStatus
+from backend.database.models import Conversation, ConversationStatus, Job
 from backend.database.session import Database
 from backend.domain.filenames import safe_filename
+from backend.domain.job_states import ENDED, JobStatus
 from backend.domain.jobs import error_from_json
 from backend.errors import Conflict, DatabaseUnavailable, InvalidInput, NotFound, TooManyJobs
 from backend.observability.metrics import Metrics
 from backend.services.jobs.durable import DurableEngine
 from backend.services.jobs.watch import JobWatch
-from backend.services.processing.service import OPTIONS, ProcessOptions, object_row
+from backend.services.processing.rows import object_row
+from backend.services.processing.service import OPTIONS, ProcessOptions
 from backend.services.speech.pipeline import SpeechPipeline
 from backend.services.speech.values import StageProgress, ignore_progress
 from backend.services.storage import SpooledFile, StorageService, StoredObject
@@ -39,7 +40,7 @@ WORKFLOW = "process_recording"
 SHORT, LONG = "asr", "asr-long"
 QUEUES = (SHORT, LONG)
 LONG_FROM_S = 30 * 60
-"""Recordings from this length on have a queue of their own, so that short ones are not stuck behind them."""
+"""Recordings from this length on have a separate queue, so that short ones are not stuck behind them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ class JobService:
             )
 
     async def submit(self, upload: ReceivedRecording, options: ProcessOptions, how: Submission = Submission()) -> Job:
-        """Accept a recording: after this it is processed exactly once, whatever dies.
+        """Accept a recording: after this it is processed exactly once, even if any process dies.
 
         Raises:
             InvalidAudio: these bytes are no recording.
@@ -151,7 +152,7 @@ class JobService:
         try:
             await (self._share if self._share_recordings else self._keep)(job, upload.spooled, options)
         except IntegrityError:
-            # Somebody else came first with the same key.
+            # Another request with the same key came first.
             if found := await self._find_same(upload, options, how):
                 return found
             raise
@@ -224,7 +225,7 @@ class JobService:
         return [(queue, status, count, (now - oldest).total_seconds()) for queue, status, count, oldest in found]
 
     def notify_ended(self, job_id: str) -> None:
-        """Wake whoever waits for a job that has ended in this process."""
+        """Wake the callers that wait for a job that has ended in this process."""
         self.reports.pop(job_id, None)
         self.watch.wake(job_id)
 
@@ -241,16 +242,15 @@ class JobService:
                 return job
             if job.status in ENDED:
                 raise Conflict(f"The job has {job.status} already; delete its conversation instead.")
-            recording, job.recording = job.recording, None
-            job.status, job.worker_id, job.stage = JobStatus.CANCELLED, None, None
-            job.finished_at = datetime.now(UTC)
+            recording = job.recording
+            await jobs.cancel(session, job.id, at=datetime.now(UTC))
             locators = await objects.locators_of(session, job.conversation_id)
             await _forget_conversation(session, job.conversation_id)
         await self.ensure_running()
         try:
             await self._durable.cancel(job_id)
         except DatabaseUnavailable as error:
-            # Its row says so, and whoever has it or takes it looks there.
+            # Its row says so, and the process that has it or takes it looks there.
             logger.warning("job %s is cancelled, but stays in its queue for now: %s", job_id, error)
         if recording is not None:
             await self._storage.accepted.remove(job_id)
@@ -260,7 +260,7 @@ class JobService:
         return job
 
     async def retry(self, job_id: str) -> Job:
-        """Queue a failed job once more.
+        """Queue a failed job again.
 
         Raises:
             NotFound
@@ -274,8 +274,7 @@ class JobService:
                 raise Conflict("The recording was refused and not kept. Send it again.")
             row = await _conversation_of(session, job)
             row.status, row.error, row.completed_at = ConversationStatus.PROCESSING, None, None
-            job.status, job.error, job.crashes, job.progress = JobStatus.QUEUED, None, 0, 0.0
-            job.stage = job.started_at = job.finished_at = job.result = None
+            await jobs.retry(session, job.id)
         await self.ensure_running()
         await self._durable.forget([job_id])
         await self._start(job, here=False)
@@ -327,8 +326,8 @@ class JobService:
             created_at=job.created_at,
         )
         async with self._database.transaction() as session:
-            job.priority = await jobs.next_priority(session, job.owner)
-            session.add_all((conversation, job))
+            session.add(conversation)
+            await jobs.accept(session, job)
             if stored:
                 await session.flush()
                 session.add(object_row(job.conversation_id, stored, job.created_at))
@@ -364,7 +363,7 @@ class JobService:
 
 
 async def _nothing() -> None:
-    """For services whose runner is started by hand."""
+    """For services whose caller starts the runner."""
 
 
 def _new_job(
@@ -374,7 +373,6 @@ def _new_job(
     return Job(
         id=job_id,
         conversation_id=f"conv_{uuid4().hex}",
-        status=JobStatus.QUEUED,
         queue=LONG if (expected_s or 0) >= LONG_FROM_S else SHORT,
         owner=how.owner,
         recording=job_id,
@@ -386,9 +384,6 @@ def _new_job(
         options=OPTIONS.dump_python(options, mode="json"),
         idempotency_key=how.idempotency_key,
         callback_url=how.callback_url,
-        progress=0.0,
-        attempt=0,
-        crashes=0,
         created_at=datetime.now(UTC),
     )
 
@@ -402,6 +397,6 @@ async def _conversation_of(session: AsyncSession, job: Job) -> Conversation:
 
 async def _forget_conversation(session: AsyncSession, conversation_id: str) -> None:
     try:
-        await session.delete(await conversations.get_conversation(session, conversation_id, lock=True))
+        await conversations.remove(session, await conversations.get_conversation(session, conversation_id, lock=True))
     except NotFound:
         logger.debug("%s was deleted already", conversation_id)

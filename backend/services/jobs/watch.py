@@ -9,8 +9,9 @@ from typing import Self
 
 from backend.concurrency.rounds import Rounds
 from backend.database import jobs
-from backend.database.models import Job, JobStatus
+from backend.database.models import Job
 from backend.database.session import Database
+from backend.domain.job_states import JobStatus
 from backend.errors import DatabaseUnavailable
 
 logger = logging.getLogger(__name__)

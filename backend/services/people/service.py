@@ -51,7 +51,7 @@ class PeopleService:
 
         Raises:
             InvalidInput: not a name that a transcript can show.
-            Conflict: somebody else has it.
+            Conflict: another person has this name.
         """
         self._check_enabled()
         person = Person(id=f"person_{uuid4().hex}", name=person_name(name), created_at=datetime.now(UTC), prints=[])
@@ -92,7 +92,7 @@ class PeopleService:
 
         Raises:
             NotFound: no such person, conversation, or speaker in it.
-            Conflict: no voice of this speaker is stored, or it is somebody else's.
+            Conflict: no voice of this speaker is stored, or it is another person's.
         """
         self._check_enabled()
         try:
@@ -152,7 +152,7 @@ class PeopleService:
             )
 
     async def _get_to_forget(self, session: AsyncSession, person_id: str) -> Person:
-        """Whoever is there can be forgotten; that nobody is there is told only while known voices are on."""
+        """People can always be deleted. A missing person is reported only while known voices are enabled."""
         try:
             return await get_person(session, person_id, lock=True)
         except NotFound:

@@ -1,7 +1,7 @@
-"""Telling others how a job ended: signed messages after the Standard Webhooks specification, and their log.
+"""Webhooks: signed messages about ended jobs, after the Standard Webhooks specification, and their log.
 
-One message is one row; its id is the `webhook-id` by which a receiver knows a message it has already had. Whoever
-schedules calls `attempt` after the pauses of `RETRY_AFTER_S` for as long as the outcome says `retry`.
+One message is one row; its id is the `webhook-id`, by which a receiver recognises repeats. The scheduler
+calls `attempt` after the pauses of `RETRY_AFTER_S` until the outcome no longer says `retry`.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class WebhookService:
         async with self._database.transaction() as session:
             row = await get_delivery(session, delivery_id, lock=True)
             row.attempts += 1
-            if row.status != DeliveryStatus.DELIVERED:  # by another attempt meanwhile
+            if row.status != DeliveryStatus.DELIVERED:  # a concurrent attempt may have delivered it
                 row.last_status, row.last_error = status, trouble and trouble[:MAX_ERROR_CHARS]
                 if trouble is None:
                     row.status, row.delivered_at = DeliveryStatus.DELIVERED, datetime.now(UTC)
@@ -156,10 +156,10 @@ class WebhookService:
             return DeliveryOutcome(DeliveryStatus(row.status))
 
     async def redeliver(self, job_id: str, delivery_id: str) -> Delivery:
-        """Send a message once more, whatever became of it so far.
+        """Send a message again, regardless of its status.
 
         Returns:
-            The message as it stands when it is scheduled again.
+            The message as scheduled.
 
         Raises:
             NotFound

@@ -16,9 +16,9 @@ from urllib.parse import urljoin
 import httpx
 
 from tests.conftest import SAMPLE
-from tests.jobs import reach, send
-from tests.processes import ServerProcess, environment, serving, wait_until_ready, working
-from tests.random_models import build_whisper
+from tests.support.jobs import reach, send
+from tests.support.processes import ServerProcess, environment, serving, wait_until_ready, working
+from tests.support.random_models import build_whisper
 
 MAIN = (sys.executable, "-m", "backend.main")
 UNSET = {"HF_HUB_OFFLINE": "", "AWS_EC2_METADATA_DISABLED": ""}

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 OWN = ("198.51.100.2/24", "2001:db8::2/64")
 OUTSIDE = "outside"
 LINKS = (["type", "dummy"], ["type", "veth", "peer", "name", "far"])
@@ -59,7 +59,7 @@ def watch(folder: Path, *command: str) -> Sightings:
     """
     home, report = folder / "home", folder / "sightings.json"
     home.mkdir()
-    arguments = [*_namespaces(), sys.executable, "-m", "tests.quiet_network", str(report), *command]
+    arguments = [*_namespaces(), sys.executable, "-m", "tests.support.quiet_network", str(report), *command]
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
     environment = {**kept, "HOME": str(home), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(arguments, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

@@ -12,7 +12,7 @@ import pytest
 from backend import REPORTS_OFF
 from tests.conftest import ROOT
 
-PROGRAMS = ("backend.main", "backend.worker", "backend.cli", "backend.engines.decoder", "benchmarks.pipelines")
+PROGRAMS = ("backend.main", "backend.worker", "backend.cli", "backend.engines.audio.decoder", "benchmarks.pipelines")
 SHOW = "import os, sys, json, {}; print(json.dumps([dict(os.environ), 'onnxruntime' in sys.modules]))"
 
 
