@@ -61,7 +61,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=_lifespan,
         docs_url=None,
         redoc_url=None,
-        redirect_slashes=False,  # such a redirect names whatever server Host names
+        redirect_slashes=False,  # such a redirect would name the server that Host names
     )
     app.state.settings = settings
     add_problem_handlers(app)

@@ -1,4 +1,4 @@
-"""The key that a server makes for itself at its first start, where nobody gave it one."""
+"""The key that a server makes for itself at its first start, where API_KEYS is not set."""
 
 from __future__ import annotations
 
@@ -39,8 +39,10 @@ def first_key(path: Path) -> str:
 
 
 def _save(path: Path, key: str) -> None:
-    """Complete or not at all, also when the power fails meanwhile."""
-    handle, written = mkstemp(dir=path.parent, prefix=f".{path.name}.")  # nobody else can read what mkstemp makes
+    """Complete or not at all, also when the power fails."""
+    handle, written = mkstemp(
+        dir=path.parent, prefix=f".{path.name}."
+    )  # mkstemp makes files that other users cannot read
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(f"{key}\n")
         file.flush()

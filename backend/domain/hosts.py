@@ -46,7 +46,7 @@ class OwnNames:
         return host.name.endswith(self.suffixes)
 
     def also(self, text: str) -> OwnNames:
-        """The same names and one more, if that is a name; an address to listen on is none."""
+        """The same names and one more, if that is a name and not an address."""
         name = text.lower().removesuffix(".")
         return replace(self, names=self.names | {name}) if is_host(name) and not find_address(name) else self
 
@@ -55,7 +55,7 @@ def parse_host(text: str) -> Host:
     """Read `name`, `name:port`, `192.0.2.1:port` or `[2001:db8::1]:port`.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: it is something else.
     """
     name, port = _split(text)
     if (literal := _ADDRESS_6.fullmatch(name)) and ":" in literal[1] and (address := find_address(literal[1])):
@@ -71,7 +71,7 @@ def parse_names(text: str) -> OwnNames:
     """Read names separated by commas: `aperta.example.org`, `*.example.org` for those below it, `*` for any.
 
     Raises:
-        ValueError: an entry is none of these.
+        ValueError: an entry is something else.
     """
     entries = [entry for entry in (part.strip() for part in text.split(",")) if entry]
     below = [entry for entry in entries if entry.startswith(SUBDOMAINS)]
@@ -87,7 +87,7 @@ def parse_prefix(text: str) -> str:
     """Read a path prefix: `/aperta`, `/tools/aperta/`; empty and `/` mean none.
 
     Raises:
-        ValueError: it is none, or could be taken for another server (`//elsewhere.example`).
+        ValueError: it is not a path, or could be taken for another server (`//elsewhere.example`).
     """
     prefix = text.strip().removesuffix("/")
     if not _PREFIX.fullmatch(prefix):

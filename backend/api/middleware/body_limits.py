@@ -1,6 +1,6 @@
 """What a request's body may cost: time without bytes, bytes where few are due, and uploads side by side.
 
-One middleware for every route, because the server below it waits for a body for ever, and whatever reads one in the
+One middleware for every route, because the server below it waits for a body without an end, and reading one in the
 usual way keeps all of it in memory.
 """
 
@@ -24,7 +24,7 @@ OTHERS_BELOW = ("/uploads/presign",)
 MAX_BODY_BYTES = 1024 * 1024
 """Everywhere else."""
 LEAST_BYTES_PER_S = 1000
-"""Slower than any telephone line; whoever sends one byte now and then only means to occupy a place."""
+"""Slower than any telephone line; a client that sends a byte now and then only occupies a place."""
 BUSY_RETRY_AFTER_S = 5
 
 
@@ -39,7 +39,7 @@ class BodyLimits:
     """ASGI middleware.
 
     Args:
-        stall_timeout_s: in each stretch of so much waiting, `LEAST_BYTES_PER_S` must come.
+        stall_timeout_s: for each such stretch of waiting, `LEAST_BYTES_PER_S` must come.
         max_uploads: recordings that are received at once; more are answered with 503.
     """
 

@@ -16,7 +16,7 @@ def add_response_headers(app: FastAPI) -> None:
 
 
 class ResponseHeaders:
-    """ASGI middleware. A route may set a Content-Security-Policy of its own, and a Cache-Control of `MAY_BE_KEPT`."""
+    """ASGI middleware. A route may set another Content-Security-Policy, and a Cache-Control of `MAY_BE_KEPT`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
