@@ -40,9 +40,8 @@ def first_key(path: Path) -> str:
 
 def _save(path: Path, key: str) -> None:
     """Complete or not at all, also when the power fails."""
-    handle, written = mkstemp(
-        dir=path.parent, prefix=f".{path.name}."
-    )  # mkstemp makes files that other users cannot read
+    # Other users cannot read what mkstemp makes.
+    handle, written = mkstemp(dir=path.parent, prefix=f".{path.name}.")
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(f"{key}\n")
         file.flush()

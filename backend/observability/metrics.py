@@ -116,6 +116,7 @@ class Metrics:
             yield
         finally:
             server.shutdown()
+            server.server_close()
             thread.join()
 
     def render(self) -> bytes:
