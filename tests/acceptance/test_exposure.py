@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import subprocess
@@ -110,3 +111,21 @@ def test_metrics_of_a_worker_are_for_its_own_machine(tmp_path: Path) -> None:
     with working(tmp_path / "worker", (*WORK, "--metrics-port", str(port))) as worker:
         listening = {item.laddr for item in psutil.Process(worker.process.pid).net_connections() if not item.raddr}
         assert listening == {("127.0.0.1", port)}
+
+
+def test_a_server_that_may_go_without_keys_says_what_that_means(tmp_path: Path) -> None:
+    apart = ["unshare", "--net", *([] if os.geteuid() == 0 else ["--map-root-user"])]
+    if subprocess.run([*apart, "true"], capture_output=True).returncode:
+        pytest.skip("needs a network namespace: be root, or permit user namespaces")
+    given = environment(tmp_path, HOST="0.0.0.0", ALLOW_NO_KEYS="true", WORKERS="none")
+    with subprocess.Popen([*apart, *SERVE], cwd=tmp_path, env=given, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr
+        said = [line for line in iter(server.stderr.readline, "") if "no keys" in line or _stops(server, line)]
+    assert "ALLOW_NO_KEYS" in said[0]
+
+
+def _stops(server: subprocess.Popen[str], line: str) -> bool:
+    """Stop a server as soon as it has said its address."""
+    if started := "on http://" in line:
+        server.terminate()
+    return started
