@@ -45,7 +45,7 @@ class DiarizationEngine(StrEnum):
 
 
 class SpeechConfig(BaseSettings):
-    """Which engines run and how. `auto` takes what is on disk and never downloads."""
+    """Which engines run and how. `auto` uses models on disk and never downloads."""
 
     model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore")
 
@@ -218,6 +218,6 @@ def describe_misspelt_settings(given: Mapping[str, str | None]) -> list[str]:
 def set_up_logging(settings: Settings) -> None:
     """Log to stderr, one line an event; libraries only from warnings on."""
     logging.basicConfig(level=logging.WARNING, handlers=[log_handler(settings.log_format)])
-    logging.getLogger("dbos").addHandler(logging.NullHandler())  # it brings a format of its own if it has no handler
+    logging.getLogger("dbos").addHandler(logging.NullHandler())  # it adds its own format if it has no handler
     for name in ("backend", "uvicorn.access"):
         logging.getLogger(name).setLevel(settings.log_level.upper())

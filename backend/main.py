@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 if __name__ == "__main__":
-    # Run as a file, from whatever folder: the project is the working directory and the import root, as for `make run`.
+    # Run as a file, from any folder: the project is the working directory and the import root, as for `make run`.
     ROOT = Path(__file__).resolve().parents[1]
     os.chdir(ROOT)
     sys.path[0] = str(ROOT)
@@ -113,10 +113,11 @@ async def _running(app: FastAPI, services: Services, stop: Callable[[], None]) -
 
 async def _announce(services: Services) -> None:
     info = await services.storage.get_info()
-    place = f"s3://{info.s3_bucket}" if info.storage_type == "s3" else info.local_path
     engines = services.speech.engines
     logger.info("transcription: %s; diarization: %s", engines["transcription"], engines["diarization"])
-    logger.info("storage: %s (%s)%s", info.storage_type, place, f"; S3 is off: {info.reason}" if info.reason else "")
+    logger.info(
+        "storage: %s (%s)%s", info.storage_type, info.place, f"; S3 is off: {info.reason}" if info.reason else ""
+    )
     logger.info("database: %s", services.database.engine.url.render_as_string(hide_password=True))
 
 
@@ -149,12 +150,12 @@ async def _serve(settings: Settings, config: uvicorn.Config) -> None:
     def stop() -> None:
         server.should_exit = True
 
-    # Bound first: a taken port is then known before models are loaded, and PORT=0 can be told apart.
+    # Bound first: a taken port is then known before models are loaded, and the log can name the port for PORT=0.
     with _listen(settings.host, settings.port) as listener:
         host, port = listener.getsockname()[:2]
         _check_exposure(settings, host)
         async with open_services(settings) as services, _running(app, services, stop):
-            # Uvicorn raises the signal that stopped it once more; what is open here is still to be closed.
+            # Uvicorn raises the signal that stopped it again, before the services here are closed.
             signal.signal(signal.SIGTERM, lambda *_: None)
             logger.info("Aperta %s on http://%s:%s (Swagger UI: /docs)", __version__, _in_url(host), port)
             await server.serve(sockets=[listener])

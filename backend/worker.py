@@ -45,7 +45,7 @@ async def work(
 
 
 async def _start(services: Services, queues: Sequence[str]) -> None:
-    # Loaded first: what was queued meanwhile is then taken by whoever is ready for it.
+    # Loaded first, so that waiting jobs are taken by workers that are ready.
     await services.speech.warm()
     await services.runner.start()
     logger.info("Aperta %s works on %s as %s", __version__, ", ".join(queues), services.runner.worker_id)

@@ -9,21 +9,22 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
 from backend.database import transcripts
-from backend.database.models import Conversation, ConversationStatus, SegmentRow
+from backend.database.models import Conversation, SegmentRow
+from backend.domain.states.conversations import ConversationStatus
 from backend.errors import NotFound
 
 
 async def get_conversation(
     session: AsyncSession, conversation_id: str, *, detailed: bool = False, lock: bool = False
 ) -> Conversation:
-    """One conversation; `detailed` loads its participants, segments and objects too.
+    """Get one conversation; `detailed` also loads its participants, segments and objects.
 
-    `lock` keeps others from changing or deleting it until the transaction ends (SQLite has one writer anyway).
+    `lock` prevents changes and deletion by other transactions until this one ends (SQLite has one writer anyway).
 
     Raises:
-        NotFound: there is none with this id, or it is being deleted.
+        NotFound: it does not exist, or it is being deleted.
     """
-    # PostgreSQL refuses a NUL in any text; no id has one.
+    # PostgreSQL refuses a NUL in text, and no id contains one.
     wanted = (Conversation.id == conversation_id.replace("\0", "?"), Conversation.deleted_at.is_(None))
     query = select(Conversation).where(*wanted)
     if lock:
@@ -41,7 +42,7 @@ async def get_conversation(
 
 
 async def find_conversation(session: AsyncSession, conversation_id: str) -> Conversation | None:
-    """One conversation, or None if there is none or it is being deleted."""
+    """Get one conversation, or None if it does not exist or is being deleted."""
     try:
         return await get_conversation(session, conversation_id)
     except NotFound:
@@ -51,7 +52,7 @@ async def find_conversation(session: AsyncSession, conversation_id: str) -> Conv
 async def list_conversations(
     session: AsyncSession, *, status: ConversationStatus | None, limit: int, offset: int
 ) -> tuple[Sequence[Conversation], int]:
-    """A page of conversations, newest first, and how many there are in all; none that is being deleted."""
+    """Get a page of conversations, newest first, and the total; without those being deleted."""
     wanted = [Conversation.deleted_at.is_(None), *([Conversation.status == status] if status else [])]
     total = (await session.execute(select(func.count()).select_from(Conversation).where(*wanted))).scalar_one()
     page = (

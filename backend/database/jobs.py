@@ -1,5 +1,5 @@
 """Queries about jobs, and the only writer of a job's state: one function for each transition of
-`backend.domain.job_states`, which applies exactly the columns that the transition sets.
+`backend.domain.states.jobs`, which applies exactly the columns that the transition sets.
 
 Each function works inside the caller's transaction. An attempt passes its number as a fence: it changes only a job that
 still names it.
@@ -11,13 +11,13 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, CursorResult, delete, func, or_, select, update
+from sqlalchemy import CursorResult, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.database.models import Conversation, Job, Worker
-from backend.domain import job_states
-from backend.domain.job_states import ACTIVE, ENDED, Change, JobStatus
 from backend.domain.jobs import Superseded
+from backend.domain.states import jobs as job_states
+from backend.domain.states.jobs import ACTIVE, ENDED, Change, JobStatus
 from backend.errors import NotFound
 
 
@@ -210,14 +210,7 @@ async def abandon(session: AsyncSession, job_id: str, attempt: int, *, at: datet
 
 
 async def requeue(session: AsyncSession, job_id: str, attempt: int, *, crashed: bool) -> Job | None:
-    """Take a job from an attempt, back into the queue; None if it is not this attempt's.
-
-    Args:
-        session: a transaction.
-        job_id: the job.
-        attempt: which had it.
-        crashed: the attempt died, or counts as if it had.
-    """
+    """Take a job from an attempt, which may have `crashed`, back into the queue; None if it is not this attempt's."""
     job = await find_job(session, job_id, lock=True)
     if job is None:
         return None
@@ -241,12 +234,11 @@ async def _end(session: AsyncSession, change: Change, job_id: str, attempt: int)
 
 async def _apply(session: AsyncSession, change: Change, job_id: str, attempt: int | None = None) -> Job | None:
     """Make a transition if the job's state allows it; returns the job as it is then."""
-    wanted: list[ColumnElement[bool]] = [Job.id == job_id, Job.status.in_(change.before)]
-    if attempt is not None:
-        wanted.append(Job.attempt == attempt)
-    query = update(Job).where(*wanted).values(**change.columns).returning(Job)
+    fence = [] if attempt is None else [Job.attempt == attempt]
+    query = update(Job).where(Job.id == job_id, Job.status.in_(change.before), *fence)
+    query = query.values(**change.columns)
     options = {"synchronize_session": False, "populate_existing": True}
-    return (await session.execute(query, execution_options=options)).scalar_one_or_none()
+    return (await session.execute(query.returning(Job), execution_options=options)).scalar_one_or_none()
 
 
 async def _apply_all(session: AsyncSession, change: Change, conversation_id: str) -> None:
@@ -273,10 +265,6 @@ async def list_orphaned(session: AsyncSession) -> Sequence[Job]:
 
 Seen = tuple[str, str | None, float, int]
 """What of a job changes while it waits and runs: status, stage, progress, attempt."""
-
-
-def seen(job: Job) -> Seen:
-    return job.status, job.stage, job.progress, job.attempt
 
 
 async def list_seen(session: AsyncSession, job_ids: Sequence[str]) -> dict[str, Seen]:

@@ -1,4 +1,4 @@
-"""Queries that compare rows with what the stores hold, and that write back what was found. Each works in the caller's
+"""Queries that compare rows with the contents of the stores and write the results back. Each works in the caller's
 transaction."""
 
 from __future__ import annotations
@@ -10,16 +10,11 @@ from datetime import datetime
 from sqlalchemy import Result, Select, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from backend.database import transcripts
+from backend.database import objects, transcripts
 from backend.database.conversations import get_conversation, remove
-from backend.database.models import (
-    Conversation,
-    ConversationStatus,
-    Job,
-    StoredObjectRow,
-    UploadRow,
-)
+from backend.database.models import Conversation, Job, StoredObjectRow, UploadRow
 from backend.domain.manifest import Manifest
+from backend.domain.states.conversations import ConversationStatus
 from backend.errors import Conflict, NotFound
 
 Columns = tuple[int, str, str, str, str, int, str, str | None]
@@ -30,7 +25,7 @@ LOST = "lost: "
 
 @dataclass(frozen=True, slots=True)
 class ObjectRecord:
-    """What a row says of an object."""
+    """An object, according to its row."""
 
     id: int
     conversation_id: str
@@ -48,7 +43,7 @@ class ObjectRecord:
 
 @dataclass(frozen=True, slots=True)
 class ConversationState:
-    """Whether objects of a conversation may still come or go by themselves."""
+    """Whether processing or deletion may still change a conversation's objects."""
 
     status: str
     deleted_at: datetime | None
@@ -60,7 +55,7 @@ class ConversationState:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """How many objects of a kind the rows place in a store, and their size together."""
+    """Number and total size of the objects of one kind that the rows place in a store."""
 
     store: str
     kind: str
@@ -69,19 +64,19 @@ class Holding:
 
 
 async def list_records(session: AsyncSession, *, after: int, limit: int) -> Sequence[ObjectRecord]:
-    """Objects in the order of their ids, beginning after one; none of a conversation that is being deleted."""
+    """Get objects ordered by id, starting after one, without those of conversations being deleted."""
     query = _records().join(Conversation).where(Conversation.deleted_at.is_(None), StoredObjectRow.id > after)
     return _to_records(await session.execute(query.order_by(StoredObjectRow.id).limit(limit)))
 
 
 async def get_records(session: AsyncSession, ids: Collection[int]) -> Sequence[ObjectRecord]:
-    """These objects, as far as they are still there and nobody deletes their conversation."""
+    """Get those of these objects that still have a row and whose conversation is not being deleted."""
     query = _records().join(Conversation).where(Conversation.deleted_at.is_(None), StoredObjectRow.id.in_(ids))
     return _to_records(await session.execute(query))
 
 
 async def list_records_of(session: AsyncSession, conversation_ids: Collection[str]) -> Sequence[ObjectRecord]:
-    """The objects of several conversations, also of those that are being deleted."""
+    """Get the objects of several conversations, including those being deleted."""
     query = _records().where(StoredObjectRow.conversation_id.in_(conversation_ids))
     return _to_records(await session.execute(query.order_by(StoredObjectRow.id)))
 
@@ -91,14 +86,14 @@ async def count_records(session: AsyncSession) -> int:
 
 
 async def states_of(session: AsyncSession, conversation_ids: Collection[str]) -> dict[str, ConversationState]:
-    """Conversation id → its state, for those that exist; tombstones are among them."""
+    """Get the states of conversations by id, including those being deleted."""
     query = select(Conversation.id, Conversation.status, Conversation.deleted_at)
     found = await session.execute(query.where(Conversation.id.in_(conversation_ids)))
     return {row.id: ConversationState(row.status, row.deleted_at) for row in found}
 
 
 async def recordings_in_use(session: AsyncSession, names: Collection[str]) -> set[str]:
-    """Those of some spool files or locators that a job still needs."""
+    """Return those of these spool files or locators that a job still needs."""
     query = select(Job.recording).where(Job.recording.in_(names))
     return {name for name in (await session.execute(query)).scalars() if name}
 
@@ -110,7 +105,7 @@ async def uploads_in_use(session: AsyncSession) -> set[str]:
 
 
 async def holdings(session: AsyncSession) -> Sequence[Holding]:
-    """What the rows say is where."""
+    """Sum up the objects by store and kind, according to the rows."""
     columns = StoredObjectRow.store, StoredObjectRow.kind
     query = select(*columns, func.count(), func.coalesce(func.sum(StoredObjectRow.size_bytes), 0)).group_by(*columns)
     found = await session.execute(query.order_by(*columns))
@@ -123,21 +118,35 @@ async def count_lost(session: AsyncSession) -> int:
 
 
 async def set_parked(session: AsyncSession, record: ObjectRecord, reason: str | None) -> None:
-    """Write why an object stays where it is, or that it may move again; not if it moved meanwhile."""
+    """Set or clear the reason why an object may not move, if it has not moved since."""
     here = (StoredObjectRow.id == record.id, StoredObjectRow.locator == record.locator)
     await session.execute(update(StoredObjectRow).where(*here).values(parked=reason))
 
 
-async def attach(session: AsyncSession, row: StoredObjectRow) -> None:
-    """Give a conversation an object of a kind that it has none of.
+async def point_to(session: AsyncSession, record: ObjectRecord, *, store: str, locator: str) -> None:
+    """Record a new place for an object.
 
     Raises:
-        Conflict: it has one by now, or it is gone, being deleted or being processed.
+        Conflict: it moved, or its conversation is being deleted.
+    """
+    row = await session.get(StoredObjectRow, record.id)
+    if row is None or row.locator != record.locator:
+        raise Conflict(f"{record.locator} has just moved.")
+    session.expunge(row)  # `switch` compares with the row as it was before
+    if not await objects.switch(session, row, store=store, locator=locator, version=None):
+        raise Conflict(f"{record.conversation_id} is being deleted.")
+
+
+async def attach(session: AsyncSession, row: StoredObjectRow) -> None:
+    """Add an object to a conversation that has no object of its kind.
+
+    Raises:
+        Conflict: the conversation has one by now, or is gone, being deleted or being processed.
     """
     try:
         conversation = await get_conversation(session, row.conversation_id, lock=True)
     except NotFound as error:
-        raise Conflict(f"{row.conversation_id} was deleted at this moment.") from error
+        raise Conflict(f"{row.conversation_id} has just been deleted.") from error
     if conversation.deleted_at is not None or conversation.status == ConversationStatus.PROCESSING:
         raise Conflict(f"{row.conversation_id} is being deleted or processed.")
     if any(record.kind == row.kind for record in await list_records_of(session, [row.conversation_id])):
@@ -149,11 +158,11 @@ async def attach(session: AsyncSession, row: StoredObjectRow) -> None:
         conversation.transcript_url = row.locator
 
 
-async def insert_conversation(session: AsyncSession, manifest: Manifest, objects: Sequence[StoredObjectRow]) -> bool:
-    """Write all rows of a conversation from its manifest, in place of a failed one that has no object.
+async def insert_conversation(session: AsyncSession, manifest: Manifest, rows: Sequence[StoredObjectRow]) -> bool:
+    """Write all rows of a conversation from its manifest. A failed conversation without objects is replaced.
 
     Returns:
-        False: it is there already, or it is being deleted.
+        False: the conversation already exists, or it is being deleted.
     """
     conversation_id = manifest.conversation_id
     query = select(Conversation).where(Conversation.id == conversation_id).with_for_update()
@@ -163,11 +172,11 @@ async def insert_conversation(session: AsyncSession, manifest: Manifest, objects
         if manifest.status != "completed" or not failed or await list_records_of(session, [conversation_id]):
             return False
         await remove(session, existing)
-    conversation = _conversation(manifest, {row.kind: row.locator for row in objects})
+    conversation = _conversation(manifest, {row.kind: row.locator for row in rows})
     session.add(conversation)
     if (transcript := manifest.transcript) is not None:
         await transcripts.write(session, conversation, transcript, manifest.speakers)
-    session.add_all(objects)
+    session.add_all(rows)
     await session.flush()
     return True
 

@@ -11,7 +11,7 @@ STAGE_WEIGHTS: Mapping[str, float] = {"decode": 3, "diarize": 52, "transcribe": 
 
 
 class Superseded(Exception):
-    """Another attempt, a cancellation or a deletion owns the job now: whatever this one has is not wanted any more."""
+    """Another attempt, a cancellation or a deletion owns the job now: the result of this one is not wanted."""
 
 
 def overall_progress(stages: Mapping[str, float]) -> float:

@@ -66,6 +66,11 @@ async def test_a_recording_is_asked_about_each_time_and_its_transcript_not_kept(
         answer = await client.get(f"/conversations/{conversation}/audio", headers=headers)
         assert answer.status_code == status and answer.headers["etag"]
         assert_guarded(answer, "private, no-cache")
+    etag = answer.headers["etag"]
+    unchanged = await client.get(f"/conversations/{conversation}/audio", headers={"If-None-Match": etag})
+    assert unchanged.status_code == 304 and unchanged.headers["etag"] == etag
+    assert_guarded(unchanged, "private, no-cache")
+    assert_guarded(await client.head(f"/conversations/{conversation}/audio"), "private, no-cache")
     beyond = await client.get(f"/conversations/{conversation}/audio", headers={"Range": "bytes=999999999-"})
     assert beyond.status_code == 416
     assert_guarded(beyond)

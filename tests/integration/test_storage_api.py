@@ -52,13 +52,13 @@ class TestFullDisk:
     async def test_the_rest_goes_on_and_uploads_do_when_there_is_room(
         self, client: httpx.AsyncClient, services: Services, tmp_path: Path
     ) -> None:
-        services.storage.space._hard_bytes = 0
+        services.storage.parts.space._hard_bytes = 0
         done = (await process(client, tmp_path)).json()
-        services.storage.space._hard_bytes = 1024 * TEBIBYTE
+        services.storage.parts.space._hard_bytes = 1024 * TEBIBYTE
         assert (await process(client, tmp_path)).status_code == 507
         assert (await client.get(f"/conversations/{done['conversation_id']}/audio")).status_code == 200
         assert (await client.delete(f"/conversations/{done['conversation_id']}")).status_code == 204
-        services.storage.space._hard_bytes = 0
+        services.storage.parts.space._hard_bytes = 0
         assert (await process(client, tmp_path)).status_code == 200
 
     async def test_it_is_seen_everywhere(self, client: httpx.AsyncClient) -> None:
@@ -96,14 +96,14 @@ class TestBreaker:
         assert (before["breaker"], before["cause"], before["retry_at"]) == ("closed", None, None)
         assert 'aperta_storage_breaker{state="closed",store="s3"} 1.0' in (await client.get("/metrics")).text
 
-        services.storage.breaker.open(StorageMisconfigured("S3 refused: ExpiredToken."))
+        services.storage.parts.breaker.open(StorageMisconfigured("S3 refused: ExpiredToken."))
         during = (await client.get("/health")).json()
         assert (during["status"], during["breaker"], during["storage"]) == ("degraded", "open", "local")
         assert during["storage_reason"] == "S3 refused: ExpiredToken."
         figures = (await client.get("/metrics")).text
         assert 'aperta_storage_breaker{state="open",store="s3"} 1.0' in figures
         assert 'aperta_storage_breaker{state="closed",store="s3"} 0.0' in figures
-        services.storage._asked_at += 60  # the next question would close it again
+        services.storage.parts.status._asked_at += 60  # the next question would close it again
         info = (await client.get("/audio/storage-info")).json()
         assert (info["breaker"], info["cause"], info["reason"]) == (
             "open",
@@ -131,8 +131,8 @@ class TestBreaker:
     ) -> None:
         done = (await process(client, tmp_path)).json()
         faulty.mode = "refuse"
-        services.storage.breaker._retry_after_s = 5.0
-        services.storage.breaker.open(StorageUnavailable("S3 is away."))
+        services.storage.parts.breaker._retry_after_s = 5.0
+        services.storage.parts.breaker.open(StorageUnavailable("S3 is away."))
         away = await client.get(f"/conversations/{done['conversation_id']}/audio")
         assert away.status_code == 503 and 1 <= int(away.headers["retry-after"]) <= 6
 

@@ -10,8 +10,9 @@ import pytest
 from sqlalchemy import func, select
 
 from backend.database import conversations, transcripts
-from backend.database.models import Base, Conversation, ConversationStatus, ParticipantVoice
+from backend.database.models import Base, Conversation, ParticipantVoice
 from backend.database.session import Database
+from backend.domain.states.conversations import ConversationStatus
 from backend.domain.transcript import NamedSpeaker, Segment, Transcript, Word
 from backend.domain.voices import SpeakerIdentity
 from tests.support.recordings import open_database

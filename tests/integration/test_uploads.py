@@ -23,6 +23,7 @@ from tusclient.client import TusClient
 
 from backend.config import Settings
 from backend.database import uploads
+from backend.domain.lifecycle import Retention
 from backend.services.uploads.expiry import UploadSweeper
 from backend.wiring.services import Services
 from tests.conftest import SAMPLE, api
@@ -252,7 +253,9 @@ async def test_what_expires_is_gone(client: httpx.AsyncClient, services: Service
         await uploads.set_upload(session, id_of(old), expires_at=datetime.now(UTC) - timedelta(seconds=1))
     assert (await client.head(old, headers=TUS)).status_code == 410
     assert (await send(client, old, b"y", 1)).status_code == 410
-    sweeper = UploadSweeper(services.uploads, services.storage, services.database, expires_s=60)
+    sweeper = UploadSweeper(
+        services.uploads, services.storage.parts.resumable, services.database, retention=Retention(60)
+    )
     assert await sweeper.sweep() == 1
     assert (await client.head(old, headers=TUS)).status_code == 404
     assert len(stored_files()) == 1
@@ -260,10 +263,20 @@ async def test_what_expires_is_gone(client: httpx.AsyncClient, services: Service
 
 
 async def test_a_file_that_belongs_to_no_upload_is_swept(services: Services, stored_files: StoredFiles) -> None:
-    await services.storage.resumable.create("forgotten.part")
+    await services.storage.parts.resumable.create("forgotten.part")
     await anyio.sleep(0.01)
-    assert await UploadSweeper(services.uploads, services.storage, services.database, expires_s=60).sweep() == 0
-    assert await UploadSweeper(services.uploads, services.storage, services.database, expires_s=0).sweep() == 1
+    assert (
+        await UploadSweeper(
+            services.uploads, services.storage.parts.resumable, services.database, retention=Retention(60)
+        ).sweep()
+        == 0
+    )
+    assert (
+        await UploadSweeper(
+            services.uploads, services.storage.parts.resumable, services.database, retention=Retention(0)
+        ).sweep()
+        == 1
+    )
     assert not stored_files()
 
 

@@ -61,7 +61,8 @@ def doom(point: str, signal_number: int) -> None:
     """Make this process die at a point."""
     from backend.engines.community1.diarizer import Community1Diarizer
     from backend.engines.moonshine.transcriber import MoonshineTranscriber
-    from backend.services.jobs.service import JobService
+    from backend.services.jobs.intake import Intake
+    from backend.services.jobs.queue import JobQueue
     from backend.services.processing.objects import ResultObjects
     from backend.services.processing.rows import ResultRows
     from backend.services.processing.service import ProcessingService
@@ -97,7 +98,7 @@ def doom(point: str, signal_number: int) -> None:
         stage, _, most_s = detail.partition(":")
         stages: dict[str, tuple[Any, str]] = {
             "upload": (Spool, "_write"),
-            "accept": (JobService, "submit"),
+            "accept": (Intake, "_submit"),
             "decode": (SpeechPipeline, "_decode"),
             "diarize": (Community1Diarizer, "diarize"),
             "transcribe": (MoonshineTranscriber, "transcribe"),
@@ -112,8 +113,8 @@ def doom(point: str, signal_number: int) -> None:
         return
     points: dict[str, tuple[Any, str, Callable[..., None], Callable[..., None]]] = {
         "kept": (AcceptedRecordings, "add", _nothing, die),
-        "accepted": (JobService, "_start", die, _nothing),
-        "queued": (JobService, "_start", _nothing, die),
+        "accepted": (JobQueue, "add", die, _nothing),
+        "queued": (JobQueue, "add", _nothing, die),
         "decoded": (SpeechPipeline, "_decode", _nothing, die),
         "diarizing": (Community1Diarizer, "diarize", die, _nothing),
         "diarized": (Community1Diarizer, "diarize", _nothing, die),

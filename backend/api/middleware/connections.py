@@ -1,4 +1,4 @@
-"""The server's connections, with an end to waiting for a request: uvicorn itself sets no limit for its first line."""
+"""The server's connections, closed if no request comes in time; uvicorn itself would wait for one without an end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES = 128 * 1024
-"""Request line and headers, or trailers: the parser collects them in memory without a limit."""
+"""Request line and headers, or trailers: the parser collects them in memory and has no limit."""
 
 
 class TimedProtocol(HttpToolsProtocol):

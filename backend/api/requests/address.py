@@ -23,7 +23,7 @@ def settle_address(scope: Scope, names: OwnNames, prefix: str, *, is_forwarded: 
     Args:
         scope: a request, as it came.
         names: what this server may be called.
-        prefix: in front of its paths unless the proxy names another one.
+        prefix: in front of its paths, unless the proxy names another one; empty: that of the ASGI server.
         is_forwarded: the request comes from a trusted proxy.
 
     Raises:
@@ -43,7 +43,7 @@ def settle_address(scope: Scope, names: OwnNames, prefix: str, *, is_forwarded: 
             prefix = parse_prefix(given)
         except ValueError as error:
             raise HTTPException(400, f"X-Forwarded-Prefix: {error}") from error
-    _set_prefix(scope, prefix)
+    _set_prefix(scope, prefix or scope.get("root_path", ""))
 
 
 def route_path(scope: Scope) -> str:

@@ -1,4 +1,4 @@
-"""What a browser sees: our page at `/`, Swagger UI at `/docs`. Nothing comes from elsewhere."""
+"""The pages for browsers: Aperta's own at `/`, Swagger UI at `/docs`. Nothing is loaded from other sites."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Attempts at a job: claiming it, running it, and writing how the attempt ended. `runner.py` says when.
+"""Attempts at a job: who owns it, from the claim to the end of the attempt. `runner.py` says when to claim.
 
-What an attempt finds out, a result or a failure, `backend.services.processing` writes; here is who owns the job.
+`backend.services.processing` makes and writes what an attempt finds out: the result or the failure.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.concurrency.waiting import until_available
 from backend.database import conversations, jobs
-from backend.database.models import ConversationStatus, Job
+from backend.database.models import Job
 from backend.database.session import Database
-from backend.domain.job_states import MAX_CRASHES, JobStatus, Turn, crashes_at_claim, turn_of
 from backend.domain.jobs import Superseded, error_to_json
+from backend.domain.states.conversations import ConversationStatus
+from backend.domain.states.jobs import MAX_CRASHES, JobStatus, Turn, crashes_at_claim, turn_of
 from backend.errors import DatabaseUnavailable, ProcessingFailed, StorageMisconfigured
 from backend.services.jobs.recording import OutOfReach, Recordings
 from backend.services.jobs.steps import DurableSteps, Interrupted, Interruption, JobProgress
 from backend.services.processing.service import ProcessingService
-from backend.services.storage import SpooledFile, StorageService
+from backend.services.storage import SpooledFile
+from backend.services.storage.spool.accepted import AcceptedRecordings
 
 logger = logging.getLogger(__name__)
 
@@ -37,12 +39,18 @@ class Attempts:
     """
 
     def __init__(
-        self, storage: StorageService, database: Database, processing: ProcessingService, *, worker_id: str
+        self,
+        recordings: Recordings,
+        accepted: AcceptedRecordings,
+        database: Database,
+        processing: ProcessingService,
+        *,
+        worker_id: str,
     ) -> None:
-        self._storage = storage
+        self._recordings = recordings
+        self._accepted = accepted
         self._database = database
         self._processing = processing
-        self._recordings = Recordings(storage, database)
         self._worker_id = worker_id
 
     async def claim(self, job_id: str, *, alone: bool) -> Job | None:
@@ -98,7 +106,7 @@ class Attempts:
             return await jobs.requeue(session, job.id, job.attempt, crashed=crashed)
 
     async def requeue_own(self, job_id: str) -> bool:
-        """Queue a job again if this process has it, but works on it no longer; returns whether the job waits."""
+        """Queue a job again that this process has and does not work on; returns whether the job waits."""
         async with self._database.transaction() as session:
             job = await jobs.find_job(session, job_id, lock=True)
             if job is not None and job.worker_id == self._worker_id:
@@ -115,7 +123,7 @@ class Attempts:
         return fresh is not None
 
     async def _process(self, job: Job, progress: JobProgress) -> None:
-        """Raises Interrupted, Superseded."""
+        """Process the recording; the result or the failure is written at the end. Raises Interrupted, Superseded."""
         recording: SpooledFile | None = None
         try:
             async with self._recordings.open(job, progress.check) as recording:
@@ -125,7 +133,7 @@ class Attempts:
         except Exception as error:
             await self._end(job, recording, error, progress)
         else:
-            await self._storage.accepted.remove(job.id)
+            await self._accepted.remove(job.id)
 
     async def _end(self, job: Job, recording: SpooledFile | None, error: Exception, progress: JobProgress) -> None:
         """Queue the job again if the recording may yet be processed, else write why it failed."""
@@ -136,14 +144,14 @@ class Attempts:
             return
         cause = StorageMisconfigured(str(error)) if out_of_reach else error
         if await self._processing.fail(job, recording, cause, progress.check) != job.id:
-            await self._storage.accepted.remove(job.id)
+            await self._accepted.remove(job.id)
 
     async def _abandon(self, job: Job) -> None:
         """End a job whose conversation was deleted; one that is another attempt's is left alone."""
         async with self._database.transaction() as session:
             abandoned = await jobs.abandon(session, job.id, job.attempt, at=datetime.now(UTC))
         if abandoned is not None:
-            await self._storage.accepted.remove(job.id)
+            await self._accepted.remove(job.id)
 
 
 async def _park(session: AsyncSession, job: Job, crashes: int) -> None:

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from backend.database import objects
 from backend.database.models import Conversation, Job
-from backend.database.objects import list_objects, locators_of
 from backend.database.session import Database
 from backend.domain.formats import to_text
 from backend.domain.manifest import manifest_of
@@ -67,8 +67,7 @@ class ResultObjects:
         )
 
         async def save_manifest() -> StoredObject:
-            objects = await asyncio.gather(audio, transcript)
-            document = _manifest(conversation, heard, objects)
+            document = _manifest(conversation, heard, await asyncio.gather(audio, transcript))
             return await self._storage.save_metadata(
                 document, conversation.id, filename=job.filename, at=at, attempt=attempt
             )
@@ -86,18 +85,9 @@ class ResultObjects:
     ) -> StoredObject:
         """The recording's object: the one it already has if it was stored on arrival or by an attempt that failed."""
         async with self._database.transaction() as session:
-            rows = await list_objects(session, job.conversation_id)
-        if found := next((row for row in rows if row.kind == "audio"), None):
-            return StoredObject(
-                found.locator,
-                found.store,
-                self._storage.key(found.locator),
-                "audio",
-                found.size_bytes,
-                found.sha256,
-                found.content_type,
-                version=found.version,
-            )
+            found = await objects.find_audio(session, job.conversation_id)
+        if found:
+            return objects.stored_of(found, self._storage.key(found.locator))
         return await self._storage.save_audio_file(
             recording,
             job.conversation_id,
@@ -134,7 +124,7 @@ class ResultObjects:
     async def _delete_earlier_attempts(self, job: Job, at: datetime) -> None:
         """What attempts left whose process died between saving and noting that they had saved."""
         async with self._database.transaction() as session:
-            keep = await locators_of(session, job.conversation_id)
+            keep = await objects.locators_of(session, job.conversation_id)
         for attempt in range(1, job.attempt):
             try:
                 await self._storage.delete_attempt(job.conversation_id, job.filename, at, attempt, keep)
@@ -148,7 +138,7 @@ class ResultObjects:
             DatabaseUnavailable: then nothing is deleted.
         """
         async with self._database.transaction() as session:
-            named = await locators_of(session, job.conversation_id)
+            named = await objects.locators_of(session, job.conversation_id)
         await self.delete([item.locator for item in stored if item.locator not in named])
 
     async def delete(self, locators: Sequence[str]) -> None:

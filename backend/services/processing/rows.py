@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from backend.database import conversations, jobs, transcripts
-from backend.database.models import Conversation, ConversationStatus, Job, StoredObjectRow
-from backend.database.objects import list_objects
+from backend.database import conversations, jobs, objects, transcripts
+from backend.database.models import Conversation, Job, StoredObjectRow
 from backend.database.session import Database
-from backend.domain.job_states import JobStatus
 from backend.domain.jobs import Superseded, error_to_json
+from backend.domain.states.conversations import ConversationStatus
+from backend.domain.states.jobs import JobStatus
 from backend.domain.voices import named_speakers, show_labels
 from backend.errors import NotFound
 from backend.services.processing.objects import Attributed, Stored, warnings_of
@@ -46,20 +46,16 @@ class ResultRows:
         async with self._database.transaction() as session:
             await jobs.complete(session, job.id, job.attempt, result=result, at=datetime.now(UTC))
             row = await _get_conversation(session, job.conversation_id)
-            row.recording_url, row.transcript_url = stored["audio"].locator, stored["transcript"].locator
+            now_stored = _as_rows_say(await objects.find_audio(session, row.id), stored.objects)
+            row.recording_url, row.transcript_url = _audio_of(now_stored), stored["transcript"].locator
             row.status, row.completed_at = ConversationStatus.COMPLETED, at
             row.duration_s = round(speech.duration_s, 3)
             row.engines, row.warnings, row.error = speech.engines, warnings_of(speech, stored.objects) or None, None
-            rows = await list_objects(session, row.id)
-            known, new = {item.locator for item in rows}, {item.locator for item in stored.objects}
-            replaced = [item for item in rows if item.locator not in new]
-            for item in replaced:
-                await session.delete(item)
-            session.add_all(object_row(row.id, item, at) for item in stored.objects if item.locator not in known)
+            replaced = await objects.replace_objects(session, row.id, now_stored, at)
             speakers = named_speakers(speech.stats, heard.identities)
             said = show_labels(speech.transcript, speakers)
             await transcripts.write(session, row, said, speakers, heard.identities.values())
-        return [item.locator for item in replaced]
+        return replaced
 
     async def refuse(self, job: Job, error: Exception) -> Sequence[str]:
         """Leave nothing of bad input but the job's row, which says why.
@@ -72,9 +68,9 @@ class ResultRows:
         """
         async with self._database.transaction() as session:
             await jobs.refuse(session, job.id, job.attempt, error=error_to_json(error), at=datetime.now(UTC))
-            objects = await list_objects(session, job.conversation_id)
+            locators = await objects.locators_of(session, job.conversation_id)
             await conversations.remove(session, await _get_conversation(session, job.conversation_id))
-        return [item.locator for item in objects]
+        return list(locators)
 
     async def fail(self, job: Job, reason: str, error: Exception, at: datetime, kept: Sequence[StoredObject]) -> str:
         """Say that processing failed.
@@ -99,9 +95,10 @@ class ResultRows:
             )
             row = await _get_conversation(session, job.conversation_id)
             row.status, row.error, row.completed_at = ConversationStatus.FAILED, reason, at
-            known = {item.locator for item in await list_objects(session, row.id)}
-            row.recording_url = kept[0].locator if kept else row.recording_url
-            session.add_all(object_row(row.id, item, at) for item in kept if item.locator not in known)
+            if kept:
+                kept = _as_rows_say(await objects.find_audio(session, row.id), kept)
+                row.recording_url = _audio_of(kept)
+                await objects.add_objects(session, row.id, kept, at)
         return recording or job.id
 
     async def is_cancelled(self, job: Job) -> bool:
@@ -120,17 +117,13 @@ async def _get_conversation(session: AsyncSession, conversation_id: str) -> Conv
         raise Superseded("The conversation was deleted while it was processed.") from error
 
 
-def object_row(conversation_id: str, item: StoredObject, at: datetime) -> StoredObjectRow:
-    """Where a stored object is, for the database."""
-    return StoredObjectRow(
-        conversation_id=conversation_id,
-        kind=item.kind,
-        store=item.store,
-        locator=item.locator,
-        size_bytes=item.size_bytes,
-        sha256=item.sha256,
-        content_type=item.content_type,
-        version=item.version,
-        parked=item.parked,
-        created_at=at,
-    )
+def _as_rows_say(found: StoredObjectRow | None, stored: Sequence[StoredObject]) -> Sequence[StoredObject]:
+    """The stored objects, with the recording where its row says.
+
+    A recording that has a row may have moved to another store since the attempt looked.
+    """
+    return [objects.stored_of(found, item.key) if found and item.kind == "audio" else item for item in stored]
+
+
+def _audio_of(stored: Sequence[StoredObject]) -> str:
+    return next(item.locator for item in stored if item.kind == "audio")

@@ -43,7 +43,7 @@ class Transition(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """From which states a transition starts and in which it ends; `after` is None where the state stays."""
+    """From which states a transition starts and in which it ends; without `after` the state stays."""
 
     before: tuple[JobStatus, ...]
     after: JobStatus | None
