@@ -234,7 +234,8 @@ def send_piece(server: Server, url: str, source: Path, offset: int, stop_at: int
 
 @contextmanager
 def sending(server: Server, method: str, path: str, headers: dict[str, str]) -> Iterator[socket.socket]:
-    lines = [f"{method} {path} HTTP/1.1", "Host: x", "Connection: close", *(f"{k}: {v}" for k, v in headers.items())]
+    lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Connection: close"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
     with socket.create_connection(("127.0.0.1", server.port)) as sock:
         sock.sendall("\r\n".join([*lines, "", ""]).encode())
         yield sock

@@ -87,7 +87,7 @@ async def api(
     async with open_services(settings, speech=speech or scripted_speech(), parts=parts) as services:
         app.state.services = services
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://aperta") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             yield client, services
 
 

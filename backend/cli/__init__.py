@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import aiofiles
 import typer
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from backend import __version__
 from backend.cli.errors import plain_errors
+from backend.cli.keys import first_key
 from backend.cli.storage_commands import storage
 from backend.config import Settings, describe_invalid_settings, read_settings
 from backend.errors import AppError
@@ -58,12 +59,18 @@ def serve(
     workers: Annotated[
         Workers | None, typer.Option(help="embedded: process recordings here; none: leave that to `aperta worker`.")
     ] = None,
+    make_key: Annotated[
+        Path | None,
+        typer.Option(help="Without API_KEYS, use the key in this file; if there is none, make one and print it."),
+    ] = None,
 ) -> None:
     """Serve the API and the page."""
     from backend.main import serve as run_server
 
     with plain_errors():
         settings = read_settings()
+        if make_key and settings.api_keys is None and not settings.allow_no_keys:
+            settings = settings.model_copy(update={"api_keys": SecretStr(first_key(make_key))})
         asked = (("host", host), ("port", port), ("workers", workers and workers.value))
         run_server(settings.model_copy(update={name: value for name, value in asked if value is not None}))
 
@@ -75,6 +82,9 @@ def worker(
     metrics_port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Serve /metrics on this port; default: do not serve it.")
     ] = None,
+    metrics_host: Annotated[
+        str, typer.Option(help="Address for it; 0.0.0.0 lets other machines read it, without a key.")
+    ] = "127.0.0.1",
 ) -> None:
     """Process recordings that servers accept, on any machine that shares their database and storage."""
     from backend.services.jobs.runner import ALL_QUEUES
@@ -84,7 +94,8 @@ def worker(
     if unknown := sorted(set(chosen) - set(ALL_QUEUES)):
         sys.exit(f"aperta: --queues: there is no {', '.join(unknown)}; there are {', '.join(ALL_QUEUES)}")
     with plain_errors():
-        asyncio.run(work(read_settings(), chosen, drain_s=drain_s, metrics_port=metrics_port))
+        metrics_at = (metrics_host, metrics_port) if metrics_port else None
+        asyncio.run(work(read_settings(), chosen, drain_s=drain_s, metrics_at=metrics_at))
 
 
 @app.command()

@@ -66,6 +66,12 @@ def find_address(host: str) -> Address | None:
         return None
 
 
+def is_loopback(address: Address) -> bool:
+    """Whether only this machine reaches it, also where IPv6 writes an IPv4 address."""
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return (mapped or address).is_loopback
+
+
 def is_host(text: str) -> bool:
     """Whether this is an address, or a name in the ASCII form that name services know."""
     return find_address(text) is not None or _HOST_NAME.fullmatch(text) is not None

@@ -80,16 +80,18 @@ class Metrics:
         self._drained_bytes.inc(size_bytes)
 
     @contextmanager
-    def served(self, port: int | None) -> Iterator[None]:
-        """Serve the metrics on a separate port, for processes without an API; None: do not."""
-        if port is None:
+    def served(self, address: tuple[str, int] | None) -> Iterator[None]:
+        """Serve the metrics on a separate address and port, for processes without an API; None: do not."""
+        if address is None:
             yield
             return
-        server, thread = start_http_server(port, registry=self._registry)
+        host, port = address
+        server, thread = start_http_server(port, host, registry=self._registry)
         try:
             yield
         finally:
             server.shutdown()
+            server.server_close()
             thread.join()
 
     async def render(self) -> bytes:

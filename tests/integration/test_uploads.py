@@ -67,7 +67,7 @@ def half_a_piece(url: str, data: bytes, *, offset: int) -> Iterator[None]:
     head = "".join(f"{name}: {value}\r\n" for name, value in (PIECE | {"Upload-Offset": str(offset)}).items())
     with socket.create_connection((to.hostname, to.port)) as sock:
         sock.sendall(
-            f"PATCH {to.path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(DATA)}\r\n{head}\r\n".encode() + data
+            f"PATCH {to.path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(DATA)}\r\n{head}\r\n".encode() + data
         )
         time.sleep(0.3)
         yield

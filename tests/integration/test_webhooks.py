@@ -384,7 +384,7 @@ async def client_of(webhooks: WebhookService) -> AsyncIterator[httpx.AsyncClient
     add_problem_handlers(app)
     app.include_router(router)
     app.state.services = Window(webhooks)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://aperta") as client:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
         yield client
 
 

@@ -18,6 +18,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
+from backend.api.responses.policy import KEPT_PRIVATELY
 from backend.api.responses.ranges import NotSatisfiable, Span, Validators, parse_ranges
 from backend.domain.filenames import attachment
 from backend.errors import ObjectMissing
@@ -47,7 +48,6 @@ class ServedRecording:
         return {
             "Content-Type": self.content_type,
             "Content-Disposition": attachment(self.filename),
-            "X-Content-Type-Options": "nosniff",
             "Repr-Digest": f"sha-256=:{b64encode(bytes.fromhex(self.sha256)).decode()}:",
             "Accept-Ranges": "bytes",
         }
@@ -74,7 +74,11 @@ class RecordingResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked, validators = Headers(scope=scope), self.recording.validators
-        state = {"ETag": validators.etag, "Last-Modified": validators.last_modified}
+        state = {
+            "ETag": validators.etag,
+            "Last-Modified": validators.last_modified,
+            "Cache-Control": KEPT_PRIVATELY,
+        }
         if validators.is_known(asked):
             await Response(status_code=304, headers=state)(scope, receive, send)
         elif scope["method"] == "HEAD":
@@ -82,7 +86,7 @@ class RecordingResponse(Response):
             size = {"Content-Length": str(self.recording.size_bytes)}
             await Response(headers=self.recording.headers | state | size)(scope, receive, send)
         elif isinstance(self.access, PresignedUrl):
-            redirect = RedirectResponse(self.access.url, 307, headers={"Cache-Control": "no-store"})
+            redirect = RedirectResponse(self.access.url, 307)
             await redirect(scope, receive, send)
         else:
             spans = self._spans(asked) if validators.allow_ranges(asked) else None

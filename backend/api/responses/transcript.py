@@ -73,7 +73,7 @@ def _json(found: DetailedConversation) -> Response:
 
 def _download_headers(found: DetailedConversation, kind: TranscriptFormat) -> dict[str, str]:
     name = attachment(f"{Path(found.filename).stem}.{kind}").replace("attachment", "inline", 1)
-    return {"Content-Disposition": name, "X-Content-Type-Options": "nosniff"}
+    return {"Content-Disposition": name}
 
 
 RENDER: Mapping[TranscriptFormat, Callable[[DetailedConversation], Response]] = {

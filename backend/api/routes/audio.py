@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from backend.api.dependencies import OwnerDep, ServicesDep
 from backend.api.problems import problem_responses
+from backend.api.requests.address import own_path
 from backend.api.requests.source import FILE_FIELD, open_form, source_of
 from backend.api.requests.stream import StreamedBody
 from backend.api.schemas.audio import ProcessForm, ProcessResponse
@@ -79,7 +80,7 @@ async def process_audio(
 
     job = await services.intake.accept_form(form.file_chunks(), read_order, owner=owner, size_bytes=form.size_bytes)
     if respond_async or (prefer and _RESPOND_ASYNC.search(prefer)):
-        headers = {"Location": f"/jobs/{job.id}", "Preference-Applied": "respond-async"}
+        headers = {"Location": own_path(request.scope, f"/jobs/{job.id}"), "Preference-Applied": "respond-async"}
         return JSONResponse(JobOut.from_job(job).model_dump(mode="json"), 202, headers)
     return ProcessResponse.from_result(*await services.jobs.result(await services.jobs.wait(job.id)))
 

@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from backend.api.dependencies import OwnerDep, ServicesDep
 from backend.api.problems import problem_responses
 from backend.api.requests import tus
+from backend.api.requests.address import own_path
 from backend.api.requests.stream import body_of
 from backend.api.requests.tus import TusRoute
 from backend.api.schemas.uploads import PresignIn, PresignOut, UploadOut
@@ -61,7 +62,7 @@ async def create_upload(request: Request, services: ServicesDep, owner: OwnerDep
     upload = await services.uploads.create(new)
     if tus.is_piece(request.headers):
         upload = await _append_first(request, services, upload, checksum)
-    location = request.scope.get("root_path", "") + f"/uploads/{upload.id}"
+    location = own_path(request.scope, f"/uploads/{upload.id}")
     return Response(status_code=201, headers={"Location": location, **tus.progress_headers(upload)})
 
 

@@ -55,7 +55,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
     app.include_router(plain)
     render_errors_of(app, group, render_flat)
     transport = httpx.ASGITransport(app, root_path="/prefix", raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://aperta/prefix", headers=KEY) as opened:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost/prefix", headers=KEY) as opened:
         yield opened
 
 

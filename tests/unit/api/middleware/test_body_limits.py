@@ -42,7 +42,7 @@ async def serving(*, root_path: str = "", max_uploads: int = 2) -> AsyncIterator
     app.include_router(streams)
     app.include_router(plain)
     transport = httpx.ASGITransport(app, root_path=root_path)
-    async with httpx.AsyncClient(transport=transport, base_url="http://aperta") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         yield client
 
 
