@@ -11,7 +11,7 @@ AppError
 ├── NotFound                no such conversation, object or model
 │   └── UploadExpired           there was one; what arrived of it is deleted
 ├── Conflict                it is there, but not in a state that allows this
-│   └── UploadInUse             another request has it at this moment; waiting helps
+│   └── UploadInUse             another request is using it; waiting helps
 ├── ObjectExists            a write-once key is taken
 ├── TooManyJobs             the queue is full; waiting helps
 ├── StorageError            a store said no; which kind matters to the reader

@@ -26,7 +26,7 @@ class Point:
 
     Attributes:
         operation: only for this call to S3; the method is then botocore's.
-        often: the n-th time is drawn from so many.
+        often: the n-th time is drawn from 1 to this.
     """
 
     module: str
@@ -89,14 +89,14 @@ POINTS = UPLOAD | LOCAL | S3 | DRAIN | DELETE
 
 
 class Executioner:
-    """Kills this process at the point it is told over a pipe."""
+    """Kills this process at the point that a pipe names."""
 
     def __init__(self, pipe: Path) -> None:
         self._left: dict[str, int] = {}
         self._lock = threading.Lock()
         for name, point in POINTS.items():
             self._install(name, point)
-        # For reading and writing, so that opening waits for nobody and the end of one writer is not the end.
+        # For reading and writing, so that opening does not wait, and reading outlives each writer.
         self._pipe = os.fdopen(os.open(pipe, os.O_RDWR), "r")
         threading.Thread(target=self._listen, daemon=True).start()
 

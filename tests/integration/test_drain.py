@@ -1,4 +1,4 @@
-"""Objects that were saved locally follow to S3, whatever breaks on the way. On a real S3 server."""
+"""Objects that were saved locally follow to S3, even if things break on the way. On a real S3 server."""
 
 from __future__ import annotations
 

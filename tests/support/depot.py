@@ -29,7 +29,7 @@ AT = datetime(2026, 1, 15, 23, 30, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Depot:
-    """Storage, rows, and the services that move and delete. `local` saves to the same folder, whatever S3 does."""
+    """Storage, rows, and the services that move and delete. `local` saves to the same folder and ignores S3."""
 
     storage: StorageService
     local: StorageService
@@ -90,7 +90,7 @@ class Depot:
         return found
 
     async def read(self, object_id: int) -> bytes:
-        """As every reader does: where the row says, and once more if it is not there any more."""
+        """As every reader does: where the row says, and again if it has moved."""
         locator = ""
         for _ in range(2):
             async with self.database.transaction() as session:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
 
 MAX_RANGES = 32
-"""A request for more of them is answered with everything: each range costs a read of its own."""
+"""A request for more of them is answered with everything, since each range costs one more read."""
 
 _RANGE = re.compile(r"([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18})")
 _ETAG = re.compile(r'(?:W/)?"[^"]*"')

@@ -28,7 +28,7 @@ _CHUNK_BYTES = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class ServedRecording:
-    """What a client is told of a recording."""
+    """What the answer says about a recording."""
 
     filename: str
     content_type: str

@@ -79,7 +79,7 @@ class DeletionService:
         """Delete a conversation, as far as its stores can be reached; `finish_pending` does the rest.
 
         Raises:
-            NotFound: there is none, or it was deleted before.
+            NotFound: there is no such conversation, or it was deleted before.
             DatabaseUnavailable: ask again; what is gone by then does no harm.
         """
         async with self._database.transaction() as session:
@@ -147,7 +147,7 @@ class DeletionService:
                     return Deletion(conversation_id)
 
     async def _delete_object(self, row: StoredObjectRow, silent: Silent) -> AppError | None:
-        """Delete the object, then its row; returns what stands in the way."""
+        """Delete the object, then its row; returns the error that prevents it."""
         try:
             with _asking(row.store, silent):
                 await self._storage.delete(row.locator)

@@ -34,7 +34,7 @@ T = TypeVar("T")
 BATCH = 1000
 """Rows and objects that are compared at once."""
 DEEP_SHARE = 20
-"""A deep look takes so much fewer at once: one that is bounded in time should not overstep it by much."""
+"""By how much a deep look divides its batches, so that a limit in time is not exceeded by far."""
 READERS = 4
 
 _Phase = Callable[[str], AsyncIterator[tuple[list[Finding], str]]]
@@ -51,8 +51,8 @@ class Batch:
 class Inspection:
     """One look at everything.
 
-    Every suspicion is held against the rows a second time before it is told, because recordings arrive, move and go
-    meanwhile.
+    Every suspicion is checked against the rows a second time before it is reported, because recordings arrive, move
+    and go during the inspection.
 
     Args:
         deep: also read every object and compare its SHA-256.
@@ -98,7 +98,7 @@ class Inspection:
             cursor: where an earlier inspection stopped.
 
         Raises:
-            InvalidInput: the cursor is none.
+            InvalidInput: the cursor is malformed.
             DatabaseUnavailable
         """
         phases = self._phases()
@@ -329,7 +329,7 @@ def _last_part(name: str) -> str:
 
 
 async def in_batches(items: AsyncIterator[T], size: int = BATCH) -> AsyncIterator[list[T]]:
-    """Gather items into lists of so many."""
+    """Gather items into lists of this size."""
     batch: list[T] = []
     async for item in items:
         batch.append(item)

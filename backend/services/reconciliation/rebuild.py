@@ -70,7 +70,7 @@ class RebuildReport:
 
 
 class Rebuild:
-    """One pass over all stores; may be repeated, since what is there is left alone."""
+    """One pass over all stores; may be repeated, since existing conversations are left alone."""
 
     def __init__(
         self, stores: Stores, database: Database, *, apply: bool, progress: ReportProgress = ignore_progress

@@ -1,6 +1,6 @@
 """Repair: what an inspection finds is put right as far as that loses nothing. Dry unless told otherwise.
 
-Nothing is deleted that might be somebody's recording: what belongs to nobody goes to the quarantine.
+Nothing is deleted that might be a recording: objects without an owner go to the quarantine.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from backend.services.storage.spool.temporary import Spool, SpoolFile
 from backend.services.storage.values import ObjectKind
 
 MAX_ACTIONS = 1000
-"""So many are told one by one; all are counted."""
+"""Actions that a report lists; all are counted."""
 
 
 class ActionKind(StrEnum):
@@ -130,7 +130,7 @@ class Repair:
         """Repair what the inspection finds within the bounds.
 
         Raises:
-            InvalidInput: the cursor is none.
+            InvalidInput: the cursor is malformed.
             DatabaseUnavailable
         """
         began = time.perf_counter()

@@ -75,7 +75,7 @@ class Restorer:
         """Read and understand a manifest.
 
         Raises:
-            InvalidInput: it is none.
+            InvalidInput: it is not a manifest.
             NewerManifest: a newer Aperta wrote it.
             StorageError: it cannot be read.
         """
@@ -108,7 +108,7 @@ class Restorer:
 
         Raises:
             InvalidInput: the database refuses a value.
-            StorageError: a store cannot be asked, so nobody knows where an object is.
+            StorageError: a store cannot be asked, so the place of an object is unknown.
             DatabaseUnavailable
         """
         manifest = found.manifest

@@ -62,7 +62,7 @@ class ReconciliationService:
         """Compare rows and stores both ways; change nothing.
 
         Raises:
-            InvalidInput: the cursor is none.
+            InvalidInput: the cursor is malformed.
             Conflict: one of these is running already.
             DatabaseUnavailable
         """

@@ -132,7 +132,7 @@ class StorageService:
             content_type: default: guessed from the file name.
             metadata: for the object's headers on S3: duration, speaker_count …
             at: the instant whose UTC date is in the key; default: now.
-            attempt: from the second on it is part of the key, so that what an earlier attempt left can be told apart.
+            attempt: from the second on it is part of the key, which so differs from an earlier attempt's.
 
         Returns:
             Where it is, with a warning when that is not where it should be.
@@ -263,8 +263,8 @@ class StorageService:
         Args:
             locator: as a save returned it.
             filename: what the client may call it.
-            content_type: what the client is told that it is.
-            expected: what the row says of it. With it, a local copy stands in for a store that does not answer.
+            content_type: the type that the answer states.
+            expected: what the row says of it. With it, a local copy is given if the store does not answer.
 
         Raises:
             ObjectCorrupt: it is not what is expected.

@@ -38,7 +38,7 @@ class DirectUploadService:
     """
     Args:
         storage: its spool takes what has arrived.
-        direct: the bucket; None: there is none.
+        direct: the bucket, if one is in use.
         max_bytes: largest upload.
         expires_s: how long the links are valid; what was not used by then is deleted.
     """

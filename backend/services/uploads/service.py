@@ -29,7 +29,7 @@ from backend.services.uploads.direct import DirectUploadService
 logger = logging.getLogger(__name__)
 
 SILENT_AFTER_S = 2.0
-"""A client that asks how far its upload is has lost the connection on which nothing came for so long."""
+"""A client that asks how far its upload is has lost any connection that was silent for this long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class UploadService:
     Args:
         storage: says whether there is space.
         files: where the bytes are.
-        direct: the bucket that clients may send to; None: there is none.
+        direct: the bucket that clients may send to, if one is in use.
         max_bytes: largest upload.
         expires_s: an upload to which nothing has been added for that time is deleted.
 
@@ -145,7 +145,7 @@ class UploadService:
             stream: the bytes.
             offset_bytes: where the client believes to be.
             size_bytes: of the whole, where it was not known before.
-            checksum: of the stream; if it is another one, nothing of it is kept.
+            checksum: of the stream; if it differs, nothing of it is kept.
 
         Raises:
             NotFound, UploadExpired
@@ -291,7 +291,7 @@ class UploadService:
                 yield spooled
 
     async def _use_up(self, row: UploadRow) -> None:
-        """Forget an upload that became a job. Never raises: the job is accepted, whatever becomes of this."""
+        """Forget an upload that became a job. Never raises: the job is accepted in any case."""
         try:
             await self._set(row.id, expires_at=datetime.now(UTC))
             await self._remove(row)

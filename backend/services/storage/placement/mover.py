@@ -39,7 +39,7 @@ class Mover:
     Args:
         stores: which one is primary, and which ones are local.
         breaker: the primary's.
-        spool: for objects that have no file of their own.
+        spool: takes a copy of objects that are not plain files.
         disk: threads for reading files.
     """
 

@@ -151,7 +151,7 @@ def _new_writer(path: Path, digest: Digest, held: list[int]) -> FileWriter:
     with disk_errors(path):
         make_folder(path.parent)
         writer = FileWriter(path, new_file(path), digests=(digest,))
-    with suppress(OSError):  # where files cannot be locked, nobody sweeps them
+    with suppress(OSError):  # where files cannot be locked, they are never swept
         held.append(lock(path))
     return writer
 

@@ -1,4 +1,4 @@
-"""The maintenance half of a store, done by an object of its own: `MaintainedStore` passes each call on to that."""
+"""MaintainedStore: passes the maintenance of a store on to a separate object."""
 
 from __future__ import annotations
 

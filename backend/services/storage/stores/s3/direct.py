@@ -60,7 +60,7 @@ class S3DirectUploads:
         return str(begun["UploadId"])
 
     def _sign(self, key: str, upload_id: str, sizes_bytes: Sequence[int], expires_s: int) -> list[PresignedUrl]:
-        """The length is signed too, so that nobody can send more by a link than it was made for."""
+        """The length is signed too, so that a link takes no more than it was made for."""
         where = {"Bucket": self._bucket, "Key": key, "UploadId": upload_id}
         with s3_errors("sign", self._connection.locator(key)):
             return [
