@@ -69,7 +69,7 @@ def settings(tmp_path: Path) -> Settings:
 def scripted_speech(
     heard: Transcription | Exception = HEARD, turns: tuple[SpeakerTurn, ...] | Exception = TURNS, max_s: float = 60
 ) -> SpeechPipeline:
-    """A pipeline that decodes for real and then hears what it is told."""
+    """A pipeline that decodes for real and then gives a fixed result."""
     diarization = turns if isinstance(turns, Exception) else Diarization(turns, turns)
     return SpeechPipeline(
         Lazy("scripted", lambda: ScriptedTranscriber(heard)),

@@ -1,4 +1,4 @@
-"""Rebuild: whoever has the objects has the database."""
+"""Rebuild: the objects alone bring the database back."""
 
 from __future__ import annotations
 

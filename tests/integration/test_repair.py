@@ -1,4 +1,4 @@
-"""Repair: what verify finds is put right, and nothing that may be somebody's recording is lost by it."""
+"""Repair: what verify finds is put right, and nothing that may be a recording is lost by it."""
 
 from __future__ import annotations
 

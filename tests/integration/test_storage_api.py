@@ -1,4 +1,4 @@
-"""Storage as it shows over HTTP: what is refused when the disk is full, what is told of S3, and what a reader gets."""
+"""Storage as it shows over HTTP: refusals when the disk is full, the state of S3, and what a reader gets."""
 
 from __future__ import annotations
 
@@ -125,6 +125,22 @@ class TestBreaker:
         assert int(away.headers["retry-after"]) > 0 and "could not be asked" in away.json()["detail"]
         faulty.mode = "pass"
         assert (await client.get(url)).status_code == 307
+
+    async def test_what_is_in_the_bucket_is_described_here_and_fetched_there(
+        self, client: httpx.AsyncClient, tmp_path: Path
+    ) -> None:
+        done = (await process(client, tmp_path)).json()
+        url = f"/conversations/{done['conversation_id']}/audio"
+        head = await client.head(url)
+        assert (head.status_code, head.headers["content-length"]) == (200, str(len(recording(tmp_path))))
+        assert 'filename="meeting.wav"' in head.headers["content-disposition"]
+        same = await client.get(url, headers={"If-None-Match": head.headers["etag"]})
+        assert (same.status_code, same.content) == (304, b"")
+        got = await client.get(url, headers={"Range": "bytes=0-9"})
+        assert got.status_code == 307
+        async with httpx.AsyncClient() as outside:
+            part = await outside.get(got.headers["location"], headers={"Range": "bytes=0-9"})
+        assert (part.status_code, part.content) == (206, recording(tmp_path)[:10])
 
     async def test_a_reader_is_told_when_the_store_is_asked_next(
         self, client: httpx.AsyncClient, services: Services, faulty: FaultProxy, tmp_path: Path

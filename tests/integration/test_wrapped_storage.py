@@ -1,4 +1,4 @@
-"""Storage whose every byte is encoded: nothing reads or writes around the wrapper, whatever is done with it."""
+"""Storage whose every byte is encoded: no operation reads or writes around the wrapper."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Flipped:
 
 
 class Salted:
-    """Random bytes in front, and all that follows changed by them: the size differs, and each encoding is another one,
+    """Random bytes in front, and all that follows changed by them: the size differs, and no two encodings are the same,
     as with encryption."""
 
     async def encode(self, plain: AsyncIterable[bytes], new: NewObject) -> AsyncGenerator[bytes, None]:

@@ -1,4 +1,4 @@
-"""Fixtures of the reconciliation tests: a storage service with rows, on a folder and on a bucket of its own."""
+"""Fixtures of the reconciliation tests: a storage service with rows, on a folder and on a new bucket."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Keeper:
             Path(locator).unlink()
 
     def overwrite(self, locator: str, data: bytes) -> None:
-        """Put other bytes in an object's place, or bytes where there are none."""
+        """Put other bytes in an object's place, or create one."""
         if locator.startswith("s3://"):
             self.s3.put_object(Bucket=self.bucket, Key=self._key(locator), Body=data)
         else:
@@ -68,7 +68,7 @@ class Keeper:
             Path(locator).write_bytes(data)
 
     def everything(self) -> dict[str, bytes]:
-        """Every object and file that there is, whatever it is: where → bytes."""
+        """Every object and file: where → bytes."""
         files = [path for path in self.upload_dir.rglob("*") if path.is_file() and ".spool" not in path.parts]
         found = {str(path): path.read_bytes() for path in files}
         for item in self.s3.list_objects_v2(Bucket=self.bucket).get("Contents", ()) if self.s3 else ():

@@ -53,7 +53,7 @@ class Integrity:
     Its size must be right at every access. It is hashed when size, modification time or inode are not those that were
     hashed last, so also at the first access after a start. A file above 64 MiB is spared that while it has not been
     modified since its row was written: hashing 2 GB would keep a player waiting for seconds after every restart, and
-    whatever changes a file in place, or puts another there, moves its modification time. What escapes that, a disk that
+    any change of a file in place, and any replacement, moves its modification time. What escapes that, a disk that
     rots, is what `aperta storage verify --deep` is for.
     """
 

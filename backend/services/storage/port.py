@@ -75,8 +75,8 @@ class DirectUploads(Protocol):
 
 
 class StoreMaintenance(Protocol):
-    """What a store offers for comparing it with the rows. Sizes are those of the bytes that `open` gives, whatever the
-    store has on its disks. Errors as for `ObjectStore`."""
+    """What a store offers for comparing it with the rows. Sizes are those of the bytes that `open` gives, which may
+    differ from what the store keeps. Errors as for `ObjectStore`."""
 
     async def find_sizes(self, locators: Sequence[str]) -> dict[str, int | AppError]:
         """Return the size in bytes of every object, or why that one cannot be looked at; missing ones are left out."""

@@ -1,7 +1,7 @@
 """Stores around other stores: `StoreWrapper` passes every call on, `EncodedStore` keeps other bytes than it is given.
 
 Counting, compressing and encrypting are wrappers. Callers and rows see plain bytes, their size and their SHA-256; only
-the inner store knows what is on its disks.
+the inner store sees the encoded ones.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class S3Maintenance:
                 except InvalidInput as error:
                     sizes[locator] = error
 
-        # Each looker ends at its first error, so a store that is down is not asked a thousand times.
+        # Each looker ends at its first error, so a store that is down gets few requests.
         await all_of(*(look() for _ in range(self._connection.config.s3_max_concurrency)))
         return sizes
 
