@@ -36,7 +36,7 @@ from backend.wiring.engines import open_speech
 logger = logging.getLogger(__name__)
 
 
-WORKFLOWS_VERSION = "1"
+WORKFLOWS_VERSION = "2"
 """Raised whenever the steps of a workflow, their order or what they return change: jobs in flight then begin anew
 instead of going on with checkpoints of another shape."""
 

@@ -70,6 +70,23 @@ class Background:
         """Send a message now, and again later for as long as it fails."""
         await self._durable.enqueue(DELIVER, f"{delivery_id}:0:{time.time_ns()}", WEBHOOKS)
 
+    async def adopt(self, older: Collection[Pending], alive: Collection[str]) -> None:
+        """Begin again, in this version's shape, what an older version left and no living process has.
+
+        Args:
+            older: workflows of older versions.
+            alive: processes that live.
+        """
+        queues = (WEBHOOKS, self._storage_queue)
+        left = [item for item in older if item.queue in queues and item.executor_id not in alive]
+        for item in left:
+            if item.workflow == DELIVER:
+                delivery_id, tried, _ = item.id.split(":")
+                await self._durable.enqueue(DELIVER, f"{delivery_id}:{tried}:{time.time_ns()}", WEBHOOKS)
+        if left:
+            await self._durable.forget([item.id for item in left])
+            logger.info("%d pieces of work that an older version of Aperta left were begun again", len(left))
+
     async def look_around(self, orphans: Collection[Pending], hosts: Collection[str]) -> None:
         """Start what is due, and what dead processes were at.
 

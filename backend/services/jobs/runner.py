@@ -312,6 +312,7 @@ class JobRunner:
             # Later than what is pending: whoever runs that by now has been registered before it began.
             workers = await list_workers(session)
         alive = {worker.id for worker in workers}
+        await self._background.adopt(await self._durable.older(), alive)
         orphans = [item for item in pending if item.forsaken or item.executor_id not in alive]
         await self._background.look_around(orphans, {worker.host for worker in workers})
         await self._maintenance.forget_orphans(orphans)
