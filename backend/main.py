@@ -33,6 +33,7 @@ from backend.api.routes import audio, conversations, health, jobs, pages, people
 from backend.api.routes import webhooks as deliveries
 from backend.config import Settings, describe_invalid_settings, read_settings
 from backend.errors import AppError
+from backend.permissions import close_process
 from backend.wiring.services import Services, open_services
 
 logger = logging.getLogger("backend.main")  # also when run as a file
@@ -75,6 +76,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """For servers that are handed `create_app`; `serve` opens the services itself, to say plainly what went wrong."""
+    close_process()
     async with open_services(app.state.settings) as services, _running(app, services, lambda: None):
         yield
 
@@ -172,6 +174,7 @@ def _in_url(host: str) -> str:
 
 def run() -> None:
     """Serve with settings from the environment; a failed start ends the process with one sentence."""
+    close_process()
     try:
         serve(read_settings())
     except (AppError, OSError) as error:

@@ -24,6 +24,7 @@ from backend.cli.errors import plain_errors
 from backend.cli.storage_commands import storage
 from backend.config import Settings, describe_invalid_settings, read_settings
 from backend.errors import AppError
+from backend.permissions import close_process
 from backend.services.speech.values import Channels, StageProgress
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
     if version:
         print(f"aperta {__version__}")
         raise typer.Exit
+    close_process()
 
 
 @app.command()

@@ -6,6 +6,9 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
+
+import anyio.to_thread
 
 from backend.config import Settings
 from backend.database.migrate import check_migrated, migrate
@@ -13,6 +16,7 @@ from backend.database.session import Database
 from backend.domain.addresses import parse_allowance
 from backend.observability.metrics import Metrics
 from backend.observability.tracing import set_up_tracing
+from backend.permissions import close_folder
 from backend.services.conversations.deletion import DeletionService
 from backend.services.conversations.reading import ConversationService
 from backend.services.jobs.background import STORAGE, Background
@@ -89,7 +93,7 @@ async def open_services(
     set_up_tracing()
     speech = speech or open_speech(settings)
     async with AsyncExitStack() as stack:
-        storage = await stack.enter_async_context(StorageService(settings.storage))
+        storage = await _open_storage(settings, stack)
         database = await _open_database(settings, stack)
         people = PeopleService(database, enabled=settings.known_voices)
         metrics = Metrics()
@@ -165,11 +169,16 @@ class StorageTools:
 async def open_storage_tools(settings: Settings) -> AsyncIterator[StorageTools]:
     """Open storage and database without engines or jobs. Arguments and errors as in `open_services`."""
     async with AsyncExitStack() as stack:
-        storage = await stack.enter_async_context(StorageService(settings.storage))
+        storage = await _open_storage(settings, stack)
         database = await _open_database(settings, stack)
         yield StorageTools(
             ReconciliationService(storage, database), _open_drain(settings, storage, database, Metrics())
         )
+
+
+async def _open_storage(settings: Settings, stack: AsyncExitStack) -> StorageService:
+    await anyio.to_thread.run_sync(close_folder, Path(settings.storage.upload_dir))
+    return await stack.enter_async_context(StorageService(settings.storage))
 
 
 async def _open_database(settings: Settings, stack: AsyncExitStack) -> Database:
