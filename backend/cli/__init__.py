@@ -130,9 +130,12 @@ def process(
 def migrate() -> None:
     """Bring the database to the newest schema."""
     from backend.database.migrate import migrate as run_migrations
+    from backend.services.jobs.checkpoint_database import prepare
 
     with plain_errors():
-        done = asyncio.run(run_migrations(read_settings().database_url))
+        url = read_settings().database_url
+        done = asyncio.run(run_migrations(url))
+        prepare(url)
     print("The database was migrated." if done else "The database is up to date.")
 
 

@@ -1,10 +1,28 @@
-"""How the durable engine reaches its database."""
+"""How the durable engine reaches its database, and how that is brought to the newest schema."""
 
 from __future__ import annotations
 
 from sqlalchemy import NullPool, create_engine, make_url
 
+from backend.database.session import database_errors, durable_url
+
 CONNECT_TIMEOUT_S = 10
+
+
+def prepare(database_url: str) -> None:
+    """Make or change the engine's tables in PostgreSQL: servers and workers then need no right to do so.
+
+    Nothing to do for SQLite, whose file the first process makes.
+
+    Raises:
+        DatabaseUnavailable
+    """
+    from dbos import DBOS
+
+    url = durable_url(database_url)
+    if not url.startswith("sqlite"):
+        with database_errors():
+            DBOS.migrate(url)
 
 
 def use_wal(url: str) -> None:
