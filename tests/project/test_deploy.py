@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from backend import REPORTS_OFF
 from backend.cli import app
 from backend.config import Settings, SpeechConfig
 from backend.services.storage import StorageConfig
+from scripts.hashed_requirements import render
 
 ROOT = Path(__file__).resolve().parents[2]
 KUBERNETES = ROOT / "deploy" / "kubernetes"
@@ -211,6 +213,28 @@ def test_services_of_compose_are_confined(path: Path) -> None:
         assert service["pids_limit"] > 0, name
         if name != "s3":  # the file says why
             assert service["read_only"] and "/tmp" in service["tmpfs"], name
+
+
+@pytest.mark.parametrize("name", ["constraints.txt", "constraints-swift.txt", "constraints-supply.txt"])
+def test_every_pin_has_the_hashes_of_its_files(name: str) -> None:
+    pins = [line for line in (ROOT / name).read_text().splitlines() if not line.startswith("#")]
+    assert [
+        line for line in pins if not re.fullmatch(r"[\w.-]+==\S+  #( server)?( dev)?( sha256:[0-9a-f]{64})+", line)
+    ] == []
+
+
+def test_what_the_project_needs_is_among_the_pins_with_hashes() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pins = (ROOT / "constraints.txt").read_text()
+    for wanted, needs in (("server", project["dependencies"]), ("dev", project["optional-dependencies"]["dev"])):
+        hashed = {line.partition("==")[0] for line in render(pins, wanted).splitlines() if "==" in line}
+        assert {re.split(r"[\[<>=]", need)[0].replace(".", "-") for need in needs} <= hashed
+
+
+def test_the_image_and_the_makefile_install_nothing_without_a_hash_but_extras() -> None:
+    assert "pip install --require-hashes --no-deps -r requirements.txt" in (ROOT / "Dockerfile").read_text()
+    by_version = re.findall(r"pip install --quiet -c constraints.txt -e '(.*)'", (ROOT / "Makefile").read_text())
+    assert by_version == [".[dev,pyannote]", ".[dev,bench]"]
 
 
 def test_the_image_has_a_user_of_its_own() -> None:
