@@ -12,7 +12,7 @@ from pathlib import Path
 
 from backend.concurrency.lanes import ThreadLane
 from backend.errors import ObjectMissing
-from backend.services.storage.files import disk_errors, is_locked, make_folder, sync_folder
+from backend.services.storage.files import disk_errors, is_locked, make_own_folder, refuse_links, sync_folder
 from backend.services.storage.values import SpooledFile
 
 
@@ -20,7 +20,8 @@ class AcceptedRecordings:
     """Files under UPLOAD_DIR/.spool/kept, each named as its owner likes; a name is used once."""
 
     def __init__(self, upload_dir: Path, lane: ThreadLane) -> None:
-        self._folder = upload_dir.absolute() / ".spool" / "kept"
+        self._root = upload_dir.absolute()
+        self._folder = self._root / ".spool" / "kept"
         self._lane = lane
 
     async def add(self, spooled: SpooledFile, name: str) -> SpooledFile:
@@ -50,7 +51,7 @@ class AcceptedRecordings:
     def _keep(self, spooled: SpooledFile, name: str) -> SpooledFile:
         target = self._folder / name
         with disk_errors(target):
-            make_folder(self._folder)
+            make_own_folder(self._folder, self._root)
             spooled.path.rename(target)
             sync_folder(self._folder)
         return SpooledFile(target, spooled.size_bytes, spooled.sha256)
@@ -58,6 +59,7 @@ class AcceptedRecordings:
     def _get(self, name: str, size_bytes: int, sha256: str) -> SpooledFile:
         path = self._folder / name
         with disk_errors(path):
+            refuse_links(path, self._root)
             if not path.is_file() or path.stat().st_size != size_bytes:
                 raise ObjectMissing(
                     f"The recording {path} is not on this machine. Workers on several machines need a shared "
@@ -66,12 +68,15 @@ class AcceptedRecordings:
         return SpooledFile(path, size_bytes, sha256)
 
     def _remove(self, name: str) -> None:
+        refuse_links(self._folder, self._root)
         with disk_errors(self._folder / name):
             (self._folder / name).unlink(missing_ok=True)
 
     def _names(self, older_than_s: float) -> list[str]:
+        refuse_links(self._folder, self._root)
         if not self._folder.is_dir():
             return []
         oldest = time.time() - older_than_s
         with disk_errors(self._folder), os.scandir(self._folder) as entries:
-            return sorted(entry.name for entry in entries if entry.stat().st_ctime <= oldest and not is_locked(entry))
+            own = [entry for entry in entries if entry.is_file(follow_symlinks=False)]
+            return sorted(entry.name for entry in own if entry.stat().st_ctime <= oldest and not is_locked(entry))

@@ -22,7 +22,15 @@ from anyio import CancelScope
 
 from backend.concurrency.lanes import ThreadLane
 from backend.errors import AppError, ChecksumMismatch, ObjectMissing, TooLarge, UploadInUse
-from backend.services.storage.files import disk_errors, make_folder, new_file, place, sync_folder
+from backend.services.storage.files import (
+    disk_errors,
+    make_own_folder,
+    new_file,
+    open_file,
+    place,
+    refuse_links,
+    sync_folder,
+)
 from backend.services.storage.spool.writer import Digest, FileWriter, Pipeline
 from backend.services.storage.values import SpooledFile
 
@@ -50,7 +58,8 @@ class ResumableFiles:
     """
 
     def __init__(self, upload_dir: Path, lane: ThreadLane) -> None:
-        self._folder = upload_dir.absolute() / ".spool" / "uploads"
+        self._root = upload_dir.absolute()
+        self._folder = self._root / ".spool" / "uploads"
         self._lane = lane
         # Only a cache: what a restart loses is hashed again when the file is complete.
         self._hashes: OrderedDict[str, tuple[int, Digest]] = OrderedDict()
@@ -90,12 +99,13 @@ class ResumableFiles:
 
     def _create(self, name: str) -> None:
         with disk_errors(self._folder / name):
-            make_folder(self._folder)
+            make_own_folder(self._folder, self._root)
             os.close(new_file(self._folder / name))
             sync_folder(self._folder)
 
     def _lock(self, name: str, held: list[int]) -> None:
         path = self._folder / name
+        refuse_links(self._folder, self._root)
         with disk_errors(path):
             try:
                 held.append(os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
@@ -109,15 +119,17 @@ class ResumableFiles:
                 raise UploadInUse("Another request is using this upload. Try again in a moment.") from error
 
     def _remove(self, name: str) -> None:
+        refuse_links(self._folder, self._root)
         with disk_errors(self._folder / name):
             (self._folder / name).unlink(missing_ok=True)
 
     def _names(self, older_than_s: float) -> list[str]:
+        refuse_links(self._folder, self._root)
         if not self._folder.is_dir():
             return []
         oldest = time.time() - older_than_s
         with disk_errors(self._folder), os.scandir(self._folder) as entries:
-            return sorted(entry.name for entry in entries if entry.stat().st_ctime <= oldest)
+            return sorted(entry.name for entry in entries if entry.stat(follow_symlinks=False).st_ctime <= oldest)
 
 
 class ResumableFile:
@@ -227,7 +239,7 @@ class ResumableFile:
         return writer
 
     def _read_hash(self, size_bytes: int) -> Digest:
-        with disk_errors(self._path), self._path.open("rb", buffering=0) as file:
+        with disk_errors(self._path), os.fdopen(open_file(self._path), "rb", buffering=0) as file:
             if os.fstat(file.fileno()).st_size != size_bytes:
                 raise ObjectMissing(f"{self._path} is shorter than it was. Begin the upload again.")
             return hashlib.file_digest(file, "sha256")

@@ -17,7 +17,15 @@ from anyio import CancelScope
 
 from backend.concurrency.lanes import ThreadLane
 from backend.errors import TooLarge
-from backend.services.storage.files import CHUNK_BYTES, disk_errors, is_locked, lock, make_folder, new_file
+from backend.services.storage.files import (
+    CHUNK_BYTES,
+    disk_errors,
+    is_locked,
+    lock,
+    make_folder,
+    make_own_folder,
+    new_file,
+)
 from backend.services.storage.spool.space import DiskSpace
 from backend.services.storage.spool.writer import Digest, FileWriter, Pipeline
 from backend.services.storage.values import SpooledFile
@@ -48,7 +56,8 @@ class Spool:
     """Temporary files beside the objects, on the same file system, so that a local save is a hard link."""
 
     def __init__(self, upload_dir: Path, lane: ThreadLane) -> None:
-        self._folder = upload_dir.absolute() / ".spool"
+        self._root = upload_dir.absolute()
+        self._folder = self._root / ".spool"
         self._lane = lane
 
     async def start(self) -> None:
@@ -137,7 +146,7 @@ class Spool:
 
     def _start(self) -> None:
         with disk_errors(self._folder):
-            make_folder(self._folder)
+            make_own_folder(self._folder, self._root)
             self._sweep()
 
     def _sweep(self) -> None:
@@ -166,7 +175,7 @@ def _remove(path: Path) -> None:
 
 def _remove_if_stale(path: Path) -> None:
     try:
-        if time.time() - path.stat().st_mtime > STALE_AFTER_S and not is_locked(path):
+        if time.time() - path.lstat().st_mtime > STALE_AFTER_S and not is_locked(path):
             path.unlink()
     except FileNotFoundError:
         return  # another process swept it first

@@ -13,7 +13,9 @@ from backend.services.storage.files import (
     CHUNK_BYTES,
     disk_errors,
     make_folder,
+    open_file,
     place,
+    refuse_links,
     remove_empty_folders,
     storage_error,
     sync_folder,
@@ -124,8 +126,9 @@ class LocalStore(LocalMaintenance):
     def _make_parents_and_place(self, source: Path, target: Path, attempts: int = 5) -> None:
         """Again when a delete at the same moment removes the folders as empty just after they were made."""
         try:
+            refuse_links(target.parent, self._root)
             make_folder(target.parent)
-            self._refuse_outside(target.parent)
+            refuse_links(target.parent, self._root)
             place(source, target, self._root)
         except FileNotFoundError:
             if attempts <= 1 or not source.exists():
@@ -136,7 +139,7 @@ class LocalStore(LocalMaintenance):
         path = self._path(locator)
         try:
             # Unbuffered: reads are whole chunks already.
-            file = path.open("rb", buffering=0)
+            file = os.fdopen(open_file(path), "rb", buffering=0)
         except _NO_FILE as error:
             raise _missing(locator) from error
         except OSError as error:
@@ -171,7 +174,8 @@ class LocalStore(LocalMaintenance):
         """Return where a locator points.
 
         Raises:
-            InvalidInput: outside UPLOAD_DIR, directly or through a symbolic link, or no object at all.
+            InvalidInput: no object at all.
+            StorageMisconfigured: outside UPLOAD_DIR, or a symbolic link leads there.
         """
         if not self.owns(locator) or "\0" in locator:
             raise InvalidInput(f"{locator[:200]!r} is not a local object.")
@@ -181,12 +185,8 @@ class LocalStore(LocalMaintenance):
         if self._root not in path.parents:
             raise StorageMisconfigured(f"{locator[:200]!r} is outside UPLOAD_DIR. Was UPLOAD_DIR changed?")
         validated_key(path.relative_to(self._root).as_posix())
-        self._refuse_outside(path)
+        refuse_links(path, self._root)
         return path
-
-    def _refuse_outside(self, path: Path) -> None:
-        if not path.resolve().is_relative_to(self._root.resolve()):
-            raise InvalidInput(f"{str(path)[:200]!r} leads out of UPLOAD_DIR.")
 
 
 def _missing(locator: str) -> ObjectMissing:
