@@ -1,20 +1,28 @@
 # syntax=docker/dockerfile:1
 # docker build -t aperta .                              embedded engines and faster-whisper
 # docker build -t aperta --build-arg EXTRAS=pyannote .  with pyannote.audio (and PyTorch: several GB)
-ARG PYTHON_VERSION=3.12
+#
+# The tag moves with Python's bug fixes. To build from one image and no other, name its digest:
+#     docker build --build-arg PYTHON_IMAGE=python:3.12-slim-bookworm@sha256:<digest> .
+ARG PYTHON_IMAGE=python:3.12-slim-bookworm
 
-FROM python:${PYTHON_VERSION}-slim-bookworm AS build
+FROM ${PYTHON_IMAGE} AS build
 ARG EXTRAS=""
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /app
 RUN python -m venv /opt/venv
 # Dependencies alone, so that a change of the source leaves this layer as it is: the editable install of an empty package
 # points at /app, where the next stage puts the real one.
-COPY pyproject.toml setup.py constraints.txt LICENSE NOTICE README.md ./
+COPY pyproject.toml setup.py constraints.txt scripts/hashed_requirements.py LICENSE NOTICE README.md ./
 RUN mkdir -p backend alembic/versions && touch backend/__init__.py \
-    && /opt/venv/bin/pip install -c constraints.txt -e ".${EXTRAS:+[${EXTRAS}]}"
+    && python hashed_requirements.py constraints.txt server >requirements.txt \
+    && /opt/venv/bin/pip install --require-hashes --no-deps -r requirements.txt \
+    && /opt/venv/bin/pip install --no-deps --no-build-isolation -e . \
+    && /opt/venv/bin/pip check
+# Extras come by version alone: PyTorch has other builds, with other hashes, on other indexes.
+RUN test -z "${EXTRAS}" || /opt/venv/bin/pip install -c constraints.txt -e ".[${EXTRAS}]"
 
-FROM python:${PYTHON_VERSION}-slim-bookworm
+FROM ${PYTHON_IMAGE}
 RUN useradd --uid 10001 --user-group --create-home aperta \
     && install --directory --owner=aperta --group=aperta /data /data/uploads /data/models
 COPY --from=build /opt/venv /opt/venv

@@ -15,7 +15,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export PYANNOTE_METRICS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-servers test-ceph test-pyannote test-wheel build lint format rooms schedule sample screenshot bench constraints clean
+.PHONY: help run test test-servers test-ceph test-pyannote test-wheel build lint format rooms schedule sample screenshot bench constraints sbom audit clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS="$$(printf '\t')" read -r target text; do \
@@ -69,20 +69,35 @@ bench: .venv-bench/.installed ## Measure speed, memory and errors on this machin
 	.venv-bench/bin/python -m benchmarks.speech $(RECORDINGS)
 	.venv-bench/bin/python -m benchmarks.whisper
 
-constraints: ## Pin the newest versions that fit together, in constraints.txt and constraints-swift.txt
+constraints: ## Pin the newest versions that fit together, with their hashes, in the constraints files
 	@$(call ensure_venv,.venv-constraints,--clear)
 	.venv-constraints/bin/python -m pip install --quiet torch==2.13.0
 	.venv-constraints/bin/python -m pip install --quiet -e '.[dev,pyannote,bench]'
 	.venv-constraints/bin/python scripts/pin_versions.py make constraints >constraints.txt.new
+	.venv-constraints/bin/python scripts/pin_hashes.py constraints.txt.new
 	mv constraints.txt.new constraints.txt
 	@$(call ensure_venv,.venv-constraints,--clear)
 	.venv-constraints/bin/python -m pip install --quiet swift
 	.venv-constraints/bin/python scripts/pin_versions.py make constraints >constraints-swift.txt.new
+	.venv-constraints/bin/python scripts/pin_hashes.py constraints-swift.txt.new
 	mv constraints-swift.txt.new constraints-swift.txt
+	@$(call ensure_venv,.venv-constraints,--clear)
+	.venv-constraints/bin/python -m pip install --quiet cyclonedx-bom pip-audit
+	.venv-constraints/bin/python scripts/pin_versions.py make constraints >constraints-supply.txt.new
+	.venv-constraints/bin/python scripts/pin_hashes.py constraints-supply.txt.new
+	mv constraints-supply.txt.new constraints-supply.txt
 	rm -rf .venv-constraints
 
+sbom: .venv-supply/.installed ## List the server's pinned packages as CycloneDX, in dist/sbom.json
+	mkdir -p dist
+	$(PYTHON) scripts/hashed_requirements.py constraints.txt server | .venv-supply/bin/cyclonedx-py requirements \
+		--pyproject pyproject.toml --output-reproducible --of JSON -o dist/sbom.json -
+
+audit: .venv-supply/.installed ## Look up known vulnerabilities of the server's pinned packages (skipped without an index)
+	.venv-supply/bin/python scripts/audit_packages.py
+
 clean: ## Remove environments, caches and builds; recordings and databases stay
-	rm -rf .venv .venv-swift .venv-pyannote .venv-bench .venv-constraints build dist *.egg-info
+	rm -rf .venv .venv-swift .venv-pyannote .venv-bench .venv-constraints .venv-supply build dist *.egg-info
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -91,19 +106,19 @@ clean: ## Remove environments, caches and builds; recordings and databases stay
 .venv/.installed: pyproject.toml setup.py constraints.txt
 	@$(call ensure_venv,.venv)
 	@echo "Installing Aperta into .venv, which takes a minute or two"
-	@.venv/bin/python -m pip install --quiet -c constraints.txt -e .
+	@$(call install_hashed,.venv,server)
 	@touch $@
 
 .venv/.installed-dev: pyproject.toml setup.py constraints.txt
 	@$(call ensure_venv,.venv)
 	@echo "Installing Aperta and its development tools into .venv, which takes a minute or two"
-	@.venv/bin/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@$(call install_hashed,.venv,dev)
 	@touch .venv/.installed $@
 
 .venv-swift/.installed: constraints-swift.txt
 	@$(call ensure_venv,.venv-swift)
 	@echo "Installing OpenStack Swift, the tests' S3 server, into .venv-swift"
-	@.venv-swift/bin/python -m pip install --quiet -c constraints-swift.txt swift setuptools
+	@$(call install_pinned,.venv-swift,constraints-swift.txt)
 	@touch $@
 
 # A torchaudio whose own extension does not fit the pinned torch is used without it: pyannote.audio needs none of it for
@@ -121,6 +136,22 @@ clean: ## Remove environments, caches and builds; recordings and databases stay
 	@echo "Installing Aperta and what its benchmarks need into .venv-bench, which takes a minute or two"
 	@.venv-bench/bin/python -m pip install --quiet -c constraints.txt -e '.[dev,bench]'
 	@touch $@
+
+# PyTorch has other builds, with other hashes, on other indexes: what needs it is installed by version alone.
+
+.venv-supply/.installed: constraints-supply.txt
+	@$(call ensure_venv,.venv-supply)
+	@$(call install_pinned,.venv-supply,constraints-supply.txt)
+	@touch $@
+
+# $(call install_pinned,FOLDER,CONSTRAINTS[,SET]): what CONSTRAINTS pins, or the part of it that SET needs. A file whose
+# hash is not in there is not installed.
+install_pinned = $(1)/bin/python scripts/hashed_requirements.py $(2) $(3) >$(1)/requirements.txt && \
+	$(1)/bin/python -m pip install --quiet --require-hashes --no-deps -r $(1)/requirements.txt
+
+# $(call install_hashed,FOLDER,SET): Aperta itself, too.
+install_hashed = $(call install_pinned,$(1),constraints.txt,$(2)) && \
+	$(1)/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
 
 # $(call ensure_venv,FOLDER[,--clear]): a working environment in FOLDER, or one sentence that says what is missing.
 ensure_venv = command -v $(PYTHON) >/dev/null 2>&1 || { \

@@ -36,6 +36,7 @@ from backend.api.routes import webhooks as deliveries
 from backend.config import Settings, describe_invalid_settings, read_settings
 from backend.domain.addresses import find_address, is_loopback
 from backend.errors import AppError, InvalidInput
+from backend.permissions import close_process
 from backend.wiring.services import Services, open_services
 
 logger = logging.getLogger("backend.main")  # also when run as a file
@@ -81,6 +82,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """For servers that are handed `create_app`; `serve` opens the services itself, to say plainly what went wrong."""
+    close_process()
     async with open_services(app.state.settings) as services, _running(app, services, lambda: None):
         yield
 
@@ -194,6 +196,7 @@ def _in_url(host: str) -> str:
 
 def run() -> None:
     """Serve with settings from the environment; a failed start ends the process with one sentence."""
+    close_process()
     try:
         serve(read_settings())
     except (AppError, OSError) as error:

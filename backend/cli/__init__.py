@@ -25,6 +25,7 @@ from backend.cli.keys import first_key
 from backend.cli.storage_commands import storage
 from backend.config import Settings, describe_invalid_settings, read_settings
 from backend.errors import AppError
+from backend.permissions import close_process
 from backend.services.speech.values import Channels, StageProgress
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
     if version:
         print(f"aperta {__version__}")
         raise typer.Exit
+    close_process()
 
 
 @app.command()
@@ -141,9 +143,12 @@ def process(
 def migrate() -> None:
     """Migrate the database to the newest schema."""
     from backend.database.migrate import migrate as run_migrations
+    from backend.services.jobs.durable.database import prepare
 
     with plain_errors():
-        done = asyncio.run(run_migrations(read_settings().database_url))
+        url = read_settings().database_url
+        done = asyncio.run(run_migrations(url))
+        prepare(url)
     print("The database was migrated." if done else "The database is up to date.")
 
 

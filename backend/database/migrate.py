@@ -13,15 +13,16 @@ from alembic.script import ScriptDirectory
 from filelock import FileLock
 from sqlalchemy import Connection, make_url, text
 
-from backend.database.session import Database, async_url, database_errors, open_engine
+from backend.database.session import Database, async_url, database_errors, lock_name, open_engine, sqlite_files
 from backend.errors import DatabaseUnavailable, MigrationsMissing
+from backend.permissions import close_files
 
 PACKAGE = Path(__file__).resolve().parents[1]
 LOCK_KEY = 0x41706572  # "Aper", the advisory lock's number on PostgreSQL
 
 
 async def migrate(url: str) -> bool:
-    """Run every migration that is missing.
+    """Run every migration that is missing; files of SQLite that others may read are closed to them.
 
     Args:
         url: as `Database`.
@@ -34,6 +35,7 @@ async def migrate(url: str) -> bool:
         MigrationsMissing
     """
     url = async_url(url)
+    close_files(sqlite_files(url))
     with database_errors():
         engine = open_engine(url)
         try:
@@ -99,7 +101,7 @@ def _upgrade(connection: Connection) -> bool:
 def _file_lock(url: str) -> FileLock | nullcontext[None]:
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite" and parsed.database:
-        return FileLock(f"{parsed.database}.migrate.lock", timeout=60)
+        return FileLock(lock_name(parsed.database), timeout=60)
     return nullcontext()
 
 

@@ -184,6 +184,22 @@ def durable_url(url: str) -> str:
     return parsed.set(database=f"{stem}.jobs.db{question_mark}{options}").render_as_string(hide_password=False)
 
 
+def sqlite_files(url: str) -> list[Path]:
+    """Every file that SQLite and Aperta may have beside a database, the engine's state included; [] for PostgreSQL."""
+    parsed = make_url(sync_url(url))
+    if parsed.get_backend_name() != "sqlite":
+        return []
+    databases = [make_url(address).database or "" for address in (sync_url(url), durable_url(url))]
+    names = [database.removeprefix("file:").partition("?")[0] for database in databases]
+    files = [Path(name + end) for name in names for end in ("", "-wal", "-shm", "-journal")]
+    return [*files, Path(lock_name(databases[0]))]
+
+
+def lock_name(database: str) -> str:
+    """The file that a migration of a SQLite database holds a lock on."""
+    return f"{database}.migrate.lock"
+
+
 def open_engine(url: str) -> AsyncEngine:
     """An engine with the settings of its database; connects when first used.
 

@@ -10,7 +10,7 @@ from backend.database.session import Database
 from backend.domain.lifecycle import UNANNOUNCED_JOBS
 from backend.services.conversations.deletion import DeletionService
 from backend.services.jobs.attempts import Attempts
-from backend.services.jobs.durable import DurableEngine
+from backend.services.jobs.durable.engine import DurableEngine
 from backend.services.jobs.heartbeat import Heartbeat
 from backend.services.jobs.maintenance import announcements as webhook_work
 from backend.services.jobs.maintenance import objects as object_work
@@ -112,6 +112,7 @@ def _recovery_work(schedule: Mapping[Kind, Entry], parts: Parts, fleet: Fleet) -
         parts.attempts,
         parts.queue,
         fleet,
+        host=parts.heartbeat.identity.host,
         unqueued=schedule[Kind.LOST_JOBS].kept,
     )
     return {

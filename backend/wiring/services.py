@@ -6,6 +6,9 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
+
+import anyio.to_thread
 
 from backend.config import Settings
 from backend.database.migrate import check_migrated, migrate
@@ -13,10 +16,11 @@ from backend.database.session import Database
 from backend.domain.addresses import parse_allowance
 from backend.observability.metrics import Metrics
 from backend.observability.tracing import set_up_tracing
+from backend.permissions import close_folder
 from backend.services.conversations.deletion import DeletionService
 from backend.services.conversations.reading import ConversationService
 from backend.services.jobs.attempts import Attempts
-from backend.services.jobs.durable import DurableEngine
+from backend.services.jobs.durable.engine import DurableEngine
 from backend.services.jobs.heartbeat import Heartbeat, this_process
 from backend.services.jobs.intake import Intake
 from backend.services.jobs.maintenance.announcements import DeliveryQueue
@@ -48,7 +52,7 @@ from backend.wiring.schedule import Parts, open_periodic_work
 logger = logging.getLogger(__name__)
 
 
-WORKFLOWS_VERSION = "1"
+WORKFLOWS_VERSION = "2"
 """Raised whenever the steps of a workflow, their order or what they return change: jobs in flight then start again
 instead of resuming from checkpoints of another shape."""
 
@@ -109,7 +113,7 @@ async def open_services(
     speech = speech or open_speech(settings)
     async with AsyncExitStack() as stack:
         stored = parts or open_parts(settings.storage)
-        storage = await stack.enter_async_context(StorageService(parts=stored))
+        storage = await _open_storage(settings, stored, stack)
         database = await _open_database(settings, stack)
         people = PeopleService(database, enabled=settings.known_voices)
         metrics = Metrics()
@@ -218,10 +222,15 @@ async def open_storage_tools(settings: Settings) -> AsyncIterator[StorageTools]:
     """Open storage and database without engines or jobs. Arguments and errors as in `open_services`."""
     async with AsyncExitStack() as stack:
         parts = open_parts(settings.storage)
-        storage = await stack.enter_async_context(StorageService(parts=parts))
+        storage = await _open_storage(settings, parts, stack)
         database = await _open_database(settings, stack)
         drain = _open_drain(settings, storage, parts.mover, database, Metrics())
         yield StorageTools(_open_reconciliation(parts, database), drain)
+
+
+async def _open_storage(settings: Settings, parts: StorageParts, stack: AsyncExitStack) -> StorageService:
+    await anyio.to_thread.run_sync(close_folder, Path(settings.storage.upload_dir))
+    return await stack.enter_async_context(StorageService(parts=parts))
 
 
 async def _open_database(settings: Settings, stack: AsyncExitStack) -> Database:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from backend.services.jobs import durable
-from backend.services.jobs.durable import DurableEngine, QueueLimit
+from backend.services.jobs.durable import engine as durable
+from backend.services.jobs.durable.engine import DurableEngine, QueueLimit
 
 pytestmark = pytest.mark.anyio
 

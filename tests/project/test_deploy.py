@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from backend import REPORTS_OFF
 from backend.cli import app
 from backend.config import Settings, SpeechConfig
 from backend.services.storage import StorageConfig
+from scripts.hashed_requirements import render
 
 ROOT = Path(__file__).resolve().parents[2]
 KUBERNETES = ROOT / "deploy" / "kubernetes"
@@ -43,6 +45,9 @@ def manifests(folder: str) -> tuple[tuple[str, Document], ...]:
 
 
 BASE = [(name, item) for name, item in manifests("base") if item["kind"] != "Kustomization"]
+
+
+SECRETS = {item["metadata"]["name"]: item["stringData"] for _, item in BASE if item["kind"] == "Secret"}
 
 
 def pods(items: list[tuple[str, Document]]) -> Iterator[tuple[Document, Document]]:
@@ -144,12 +149,39 @@ def test_no_manifest_holds_a_secret() -> None:
         if name.startswith("compose:"):
             literal = {key: value for key, value in literal.items() if "${" not in value}
         assert not literal, name
-    secrets = [item for name, item in BASE if item["kind"] == "Secret"]
-    assert len(secrets) == 1 and secrets[0]["metadata"]["name"] == "aperta"
     [own] = [item for name, item in manifests("base") if item["kind"] == "Kustomization"]
     assert "secret.example.yaml" not in own["resources"]
-    given = "".join(secrets[0]["stringData"].values())
-    assert "CHANGE-ME" in given and set(secrets[0]["stringData"]) <= set(FIELDS)
+    for name, given in SECRETS.items():
+        assert set(given) <= set(FIELDS) | {"connection"}, name
+        assert "CHANGE-ME" in "".join(given.values()) or name == "aperta-webhooks"
+
+
+@pytest.mark.parametrize(
+    ("workload", "container", "secrets"),
+    [
+        ("aperta-api", "migrate", ["aperta-migration"]),
+        ("aperta-api", "api", ["aperta-api-keys", "aperta-database", "aperta-store", "aperta-webhooks"]),
+        ("aperta-worker", "worker", ["aperta-database", "aperta-store", "aperta-webhooks"]),
+    ],
+)
+def test_a_container_gets_the_secrets_that_it_needs_and_no_others(
+    workload: str, container: str, secrets: list[str]
+) -> None:
+    [spec] = [spec for item, spec in pods(BASE) if item["metadata"]["name"] == workload]
+    [own] = [item for item in containers(spec) if item["name"] == container]
+    given = sorted(source["secretRef"]["name"] for source in own["envFrom"] if "secretRef" in source)
+    assert given == secrets and set(given) <= set(SECRETS)
+
+
+def test_the_secret_of_the_autoscaler_is_given_to_no_container() -> None:
+    given = {
+        source["secretRef"]["name"]
+        for _, spec in pods(BASE)
+        for container in containers(spec)
+        for source in container.get("envFrom", [])
+        if "secretRef" in source
+    }
+    assert given | {"aperta-autoscaler"} == set(SECRETS) and "aperta-autoscaler" not in given
 
 
 def test_containers_are_confined_and_know_their_limits() -> None:
@@ -160,6 +192,54 @@ def test_containers_are_confined_and_know_their_limits() -> None:
             confined = container["securityContext"]
             assert confined["readOnlyRootFilesystem"] and confined["capabilities"] == {"drop": ["ALL"]}, where
             assert container["resources"]["limits"]["memory"] and container["resources"]["requests"]["cpu"], where
+
+
+def test_pods_have_only_the_connections_that_are_listed() -> None:
+    policies = [item["spec"] for _, item in BASE if item["kind"] == "NetworkPolicy"]
+    names = {workload["metadata"]["name"] for workload, _ in pods(BASE)}
+    [deny] = [policy for policy in policies if not {"ingress", "egress"} & set(policy)]
+    assert deny["policyTypes"] == ["Ingress", "Egress"]
+    assert set(deny["podSelector"]["matchExpressions"][0]["values"]) == names
+    incoming = {port["port"] for policy in policies for rule in policy.get("ingress", []) for port in rule["ports"]}
+    outgoing = {port["port"] for policy in policies for rule in policy.get("egress", []) for port in rule["ports"]}
+    served = {port["name"] for _, spec in pods(BASE) for item in spec["containers"] for port in item["ports"]}
+    assert incoming == served and outgoing == {53, 5432, 443}
+
+
+@pytest.mark.parametrize("path", [COMPOSE, ROOT / "compose.yaml"], ids=["fleet", "single"])
+def test_services_of_compose_are_confined(path: Path) -> None:
+    for name, service in yaml.safe_load(path.read_text())["services"].items():
+        assert service["cap_drop"] == ["ALL"] and service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["pids_limit"] > 0, name
+        if name != "s3":  # the file says why
+            assert service["read_only"] and "/tmp" in service["tmpfs"], name
+
+
+@pytest.mark.parametrize("name", ["constraints.txt", "constraints-swift.txt", "constraints-supply.txt"])
+def test_every_pin_has_the_hashes_of_its_files(name: str) -> None:
+    pins = [line for line in (ROOT / name).read_text().splitlines() if not line.startswith("#")]
+    assert [
+        line for line in pins if not re.fullmatch(r"[\w.-]+==\S+  #( server)?( dev)?( sha256:[0-9a-f]{64})+", line)
+    ] == []
+
+
+def test_what_the_project_needs_is_among_the_pins_with_hashes() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pins = (ROOT / "constraints.txt").read_text()
+    for wanted, needs in (("server", project["dependencies"]), ("dev", project["optional-dependencies"]["dev"])):
+        hashed = {line.partition("==")[0] for line in render(pins, wanted).splitlines() if "==" in line}
+        assert {re.split(r"[\[<>=]", need)[0].replace(".", "-") for need in needs} <= hashed
+
+
+def test_the_image_and_the_makefile_install_nothing_without_a_hash_but_extras() -> None:
+    assert "pip install --require-hashes --no-deps -r requirements.txt" in (ROOT / "Dockerfile").read_text()
+    by_version = re.findall(r"pip install --quiet -c constraints.txt -e '(.*)'", (ROOT / "Makefile").read_text())
+    assert by_version == [".[dev,pyannote]", ".[dev,bench]"]
+
+
+def test_the_image_has_a_user_of_its_own() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    assert "USER 10001:10001" in dockerfile
 
 
 def test_probes_ask_what_is_served() -> None:
@@ -192,7 +272,7 @@ def test_autoscaling_finds_what_it_scales_and_where_the_secret_is() -> None:
     authentication = known["TriggerAuthentication", trigger["authenticationRef"]["name"]]["spec"]
     [reference] = authentication["secretTargetRef"]
     assert reference["parameter"] == "connection"
-    assert reference["key"] in known["Secret", reference["name"]]["stringData"]
+    assert reference["name"] == "aperta-autoscaler" and reference["key"] in SECRETS[reference["name"]]
     assert float(trigger["metadata"]["targetQueryValue"]) > 0
 
 

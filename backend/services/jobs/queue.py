@@ -6,7 +6,7 @@ import logging
 
 from backend.database.models import Job
 from backend.errors import DatabaseUnavailable
-from backend.services.jobs.durable import DurableEngine
+from backend.services.jobs.durable.engine import DurableEngine
 
 logger = logging.getLogger(__name__)
 

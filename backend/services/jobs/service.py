@@ -19,7 +19,7 @@ from backend.domain.states.conversations import ConversationStatus
 from backend.domain.states.jobs import ENDED, JobStatus
 from backend.errors import Conflict, DatabaseUnavailable, NotFound
 from backend.services.conversations.views import DetailedConversation, detail_of
-from backend.services.jobs.durable import DurableEngine
+from backend.services.jobs.durable.engine import DurableEngine
 from backend.services.jobs.queue import JobQueue
 from backend.services.jobs.runner import JobRunner
 from backend.services.jobs.views import JobView, view_of

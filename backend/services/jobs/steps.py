@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from backend.domain.jobs import overall_progress
 from backend.errors import DatabaseUnavailable, StorageUnavailable
 from backend.observability.tracing import span
-from backend.services.jobs.durable import Retries, run_step
+from backend.services.jobs.durable.engine import Retries, run_step
 
 T = TypeVar("T")
 

@@ -7,11 +7,18 @@ import fcntl
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from backend.errors import ObjectMissing, StorageError, StorageFull, StorageMisconfigured, StorageUnavailable
+from backend.errors import (
+    ObjectMissing,
+    StorageError,
+    StorageFull,
+    StorageMisconfigured,
+    StorageUnavailable,
+)
 
 CHUNK_BYTES = 1024 * 1024
 """One thread hop moves this much: small enough for memory, large enough that the hop costs nothing."""
@@ -58,6 +65,46 @@ def make_folder(path: Path) -> None:
         sync_folder(folder.parent)
 
 
+def refuse_links(path: Path, root: Path) -> None:
+    """Do nothing if neither a path nor a folder between it and the root is a symbolic link; the root may be one.
+
+    Raises:
+        StorageMisconfigured: one of them is. Aperta makes none, so somebody put it there.
+    """
+    for place in (path, *path.parents):
+        if place == root:
+            return
+        if place.is_symlink():
+            raise StorageMisconfigured(
+                f"{str(path)[:200]!r} leads out of its place in UPLOAD_DIR, because {place} is a symbolic link. Aperta "
+                "follows none: remove it."
+            )
+    raise StorageMisconfigured(f"{str(path)[:200]!r} leads out of UPLOAD_DIR.")
+
+
+def make_own_folder(path: Path, root: Path) -> None:
+    """`make_folder` below a root, where no folder may be a symbolic link.
+
+    Raises:
+        StorageMisconfigured: one is.
+    """
+    refuse_links(path, root)
+    make_folder(path)
+
+
+def open_file(path: Path, flags: int = os.O_RDONLY) -> int:
+    """Open a descriptor of a file that is no symbolic link and no pipe to wait for.
+
+    Raises:
+        OSError: there is none, or it is another kind.
+    """
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FileNotFoundError(errno.ENOENT, "no file", str(path))
+    return descriptor
+
+
 def sync_folder(path: Path) -> None:
     """Make the entries of a folder durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -77,7 +124,7 @@ def place(source: Path, target: Path, root: Path) -> None:
         FileExistsError: the name is taken.
     """
     try:
-        os.link(source, target)
+        os.link(source, target, follow_symlinks=False)
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
@@ -134,7 +181,7 @@ def is_locked(path: os.PathLike[str]) -> bool:
 
 
 def _copy_to_new(source: Path, target: Path) -> None:
-    with source.open("rb") as reader, os.fdopen(new_file(target), "wb") as writer:
+    with os.fdopen(open_file(source), "rb") as reader, os.fdopen(new_file(target), "wb") as writer:
         try:
             shutil.copyfileobj(reader, writer, CHUNK_BYTES)
             writer.flush()

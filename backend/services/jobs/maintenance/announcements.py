@@ -10,7 +10,7 @@ from backend.database.session import Database
 from backend.database.webhooks import find_unannounced, list_unannounced
 from backend.domain.lifecycle import Retention
 from backend.errors import NotFound
-from backend.services.jobs.durable import DurableEngine, run_step
+from backend.services.jobs.durable.engine import DurableEngine, run_step
 from backend.services.jobs.schedule.log import IDLE, Outcome
 from backend.services.webhooks.service import RETRY_AFTER_S, WebhookService, jittered
 

@@ -9,7 +9,7 @@ from backend.database import jobs
 from backend.database.session import Database
 from backend.domain.lifecycle import Retention
 from backend.domain.states.jobs import ENDED, JobStatus
-from backend.services.jobs.durable import DurableEngine
+from backend.services.jobs.durable.engine import DurableEngine
 from backend.services.jobs.schedule.log import IDLE, Outcome
 from backend.services.storage.spool.accepted import AcceptedRecordings
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from backend.database.models import Worker
 from backend.database.session import Database
 from backend.database.workers import delete_worker, list_workers, read_clock
-from backend.services.jobs.durable import DurableEngine
+from backend.services.jobs.durable.engine import DurableEngine
 from backend.services.jobs.heartbeat import Heartbeat, is_dead
 from backend.services.jobs.schedule.log import IDLE, Outcome, ScheduleLog
 

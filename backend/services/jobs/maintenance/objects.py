@@ -9,7 +9,7 @@ import time
 from dataclasses import asdict
 
 from backend.services.conversations.deletion import DeletesReport, DeletionService
-from backend.services.jobs.durable import DurableEngine
+from backend.services.jobs.durable.engine import DurableEngine
 from backend.services.jobs.maintenance.fleet import Fleet
 from backend.services.jobs.schedule.log import IDLE, Outcome, ScheduleLog
 from backend.services.jobs.schedule.table import Entry

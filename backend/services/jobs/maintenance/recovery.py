@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Collection
 from datetime import UTC, datetime
 
@@ -13,8 +14,11 @@ from backend.database.session import Database
 from backend.domain.lifecycle import Retention
 from backend.domain.states.jobs import ENDED
 from backend.services.jobs.attempts import Attempts
-from backend.services.jobs.durable import DurableEngine, Pending, WorkflowState
+from backend.services.jobs.durable.engine import DurableEngine, Pending, WorkflowState
+from backend.services.jobs.maintenance.announcements import QUEUE as WEBHOOKS
+from backend.services.jobs.maintenance.announcements import WORKFLOW as DELIVER
 from backend.services.jobs.maintenance.fleet import Fleet
+from backend.services.jobs.maintenance.objects import queue_of
 from backend.services.jobs.queue import WORKFLOW, JobQueue
 from backend.services.jobs.schedule.log import IDLE, Outcome
 
@@ -27,6 +31,7 @@ class JobRecovery:
     """Any number of processes may recover jobs at the same time; within one, the three parts take turns.
 
     Args:
+        host: whose storage queue this process serves.
         unqueued: how long a job may wait in the rows before it is looked for in the queue.
     """
 
@@ -38,6 +43,7 @@ class JobRecovery:
         queue: JobQueue,
         fleet: Fleet,
         *,
+        host: str,
         unqueued: Retention,
     ) -> None:
         self._database = database
@@ -45,6 +51,7 @@ class JobRecovery:
         self._attempts = attempts
         self._queue = queue
         self._fleet = fleet
+        self._queues = (WEBHOOKS, queue_of(host))
         self._unqueued = unqueued
         self._turn = asyncio.Lock()
 
@@ -99,7 +106,8 @@ class JobRecovery:
             resumed = sum([await self._resume(orphan) for orphan in orphans])
             deleted = await self._forget_ended(orphans)
             begun = sum([await self._begin_again(item) for item in orphans if item.forsaken])
-        done = {"resumed": resumed, "deleted": deleted, "begun": begun}
+            adopted = await self._adopt(await self._durable.older(), live)
+        done = {"resumed": resumed, "deleted": deleted, "begun": begun, "adopted": adopted}
         return Outcome(done) if any(done.values()) else IDLE
 
     async def _requeue(self, job: Job, state: WorkflowState | None, live: Collection[str]) -> bool:
@@ -142,3 +150,15 @@ class JobRecovery:
             logger.warning("job %s is queued again", item.id)
             await self._durable.resume(item.id, item.queue)
         return waits
+
+    async def _adopt(self, older: Collection[Pending], live: Collection[str]) -> int:
+        """Begin again, in this version's shape, work beside jobs that an older version left and no live process has."""
+        left = [item for item in older if item.queue in self._queues and item.executor_id not in live]
+        for item in left:
+            if item.workflow == DELIVER:
+                delivery_id, tried, _ = item.id.split(":")
+                await self._durable.enqueue(DELIVER, f"{delivery_id}:{tried}:{time.time_ns()}", WEBHOOKS)
+        if left:
+            await self._durable.forget([item.id for item in left])
+            logger.info("%d pieces of work that an older version of Aperta left were begun again", len(left))
+        return len(left)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from backend.concurrency.lanes import ThreadLane
 from backend.errors import ObjectMissing
-from backend.services.storage.files import disk_errors, is_locked, make_folder, sync_folder
+from backend.services.storage.files import disk_errors, is_locked, sync_folder
 from backend.services.storage.spool.folder import SpoolFolder
 from backend.services.storage.values import SpooledFile
 
@@ -19,7 +19,7 @@ class AcceptedRecordings:
     """Files under UPLOAD_DIR/.spool/kept, named by their owners; a name is used once."""
 
     def __init__(self, upload_dir: Path, lane: ThreadLane) -> None:
-        self._files = SpoolFolder(upload_dir.absolute() / ".spool" / "kept", lane)
+        self._files = SpoolFolder(upload_dir.absolute(), ".spool/kept", lane)
         self._folder = self._files.path
         self._lane = lane
 
@@ -50,13 +50,13 @@ class AcceptedRecordings:
     def _keep(self, spooled: SpooledFile, name: str) -> SpooledFile:
         target = self._folder / name
         with disk_errors(target):
-            make_folder(self._folder)
+            self._files.make()
             spooled.path.rename(target)
             sync_folder(self._folder)
         return SpooledFile(target, spooled.size_bytes, spooled.sha256)
 
     def _get(self, name: str, size_bytes: int, sha256: str) -> SpooledFile:
-        path = self._folder / name
+        path = self._files.file(name)
         with disk_errors(path):
             if not path.is_file() or path.stat().st_size != size_bytes:
                 raise ObjectMissing(

@@ -8,19 +8,38 @@ from collections.abc import Callable
 from pathlib import Path
 
 from backend.concurrency.lanes import ThreadLane
-from backend.services.storage.files import disk_errors
+from backend.services.storage.files import disk_errors, make_own_folder, refuse_links
 
 
 class SpoolFolder:
     """
     Args:
-        path: the folder; need not exist yet.
+        root: UPLOAD_DIR, absolute.
+        name: the folder below it; need not exist yet.
         lane: the threads for disk work.
     """
 
-    def __init__(self, path: Path, lane: ThreadLane) -> None:
-        self.path = path
+    def __init__(self, root: Path, name: str, lane: ThreadLane) -> None:
+        self.path = root / name
+        self._root = root
         self._lane = lane
+
+    def make(self) -> None:
+        """Make the folder, in a thread.
+
+        Raises:
+            StorageMisconfigured: a symbolic link stands in its place.
+        """
+        make_own_folder(self.path, self._root)
+
+    def file(self, name: str) -> Path:
+        """Return the path of a file; nothing on it is a symbolic link.
+
+        Raises:
+            StorageMisconfigured: a symbolic link stands in its place.
+        """
+        refuse_links(self.path / name, self._root)
+        return self.path / name
 
     async def remove(self, name: str) -> None:
         """Delete a file; a missing one is no error.
@@ -45,12 +64,15 @@ class SpoolFolder:
         return await self._lane.run(self._names, older_than_s, spare)
 
     def _remove(self, name: str) -> None:
+        refuse_links(self.path, self._root)
         with disk_errors(self.path / name):
             (self.path / name).unlink(missing_ok=True)
 
     def _names(self, older_than_s: float, spare: Callable[[os.DirEntry[str]], bool]) -> list[str]:
+        refuse_links(self.path, self._root)
         if not self.path.is_dir():
             return []
         oldest = time.time() - older_than_s
         with disk_errors(self.path), os.scandir(self.path) as entries:
-            return sorted(entry.name for entry in entries if entry.stat().st_ctime <= oldest and not spare(entry))
+            files = [entry for entry in entries if entry.is_file(follow_symlinks=False)]
+            return sorted(entry.name for entry in files if entry.stat().st_ctime <= oldest and not spare(entry))

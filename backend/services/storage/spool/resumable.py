@@ -21,7 +21,13 @@ from anyio import CancelScope
 
 from backend.concurrency.lanes import ThreadLane
 from backend.errors import AppError, ChecksumMismatch, ObjectMissing, TooLarge, UploadInUse
-from backend.services.storage.files import disk_errors, make_folder, new_file, place, sync_folder
+from backend.services.storage.files import (
+    disk_errors,
+    new_file,
+    open_file,
+    place,
+    sync_folder,
+)
 from backend.services.storage.spool.folder import SpoolFolder
 from backend.services.storage.spool.writer import Digest, FileWriter, Pipeline
 from backend.services.storage.values import SpooledFile
@@ -50,7 +56,7 @@ class ResumableFiles:
     """
 
     def __init__(self, upload_dir: Path, lane: ThreadLane) -> None:
-        self._files = SpoolFolder(upload_dir.absolute() / ".spool" / "uploads", lane)
+        self._files = SpoolFolder(upload_dir.absolute(), ".spool/uploads", lane)
         self._folder = self._files.path
         self._lane = lane
         # Only a cache: what a restart loses is hashed again when the file is complete.
@@ -91,12 +97,12 @@ class ResumableFiles:
 
     def _create(self, name: str) -> None:
         with disk_errors(self._folder / name):
-            make_folder(self._folder)
+            self._files.make()
             os.close(new_file(self._folder / name))
             sync_folder(self._folder)
 
     def _lock(self, name: str, held: list[int]) -> None:
-        path = self._folder / name
+        path = self._files.file(name)
         with disk_errors(path):
             try:
                 held.append(os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
@@ -217,7 +223,7 @@ class ResumableFile:
         return writer
 
     def _read_hash(self, size_bytes: int) -> Digest:
-        with disk_errors(self._path), self._path.open("rb", buffering=0) as file:
+        with disk_errors(self._path), os.fdopen(open_file(self._path), "rb", buffering=0) as file:
             if os.fstat(file.fileno()).st_size != size_bytes:
                 raise ObjectMissing(f"{self._path} is shorter than it was. Begin the upload again.")
             return hashlib.file_digest(file, "sha256")

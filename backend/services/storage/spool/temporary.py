@@ -17,7 +17,14 @@ from anyio import CancelScope
 from backend.concurrency.lanes import ThreadLane
 from backend.domain.lifecycle import INTERRUPTED_UPLOADS
 from backend.errors import TooLarge
-from backend.services.storage.files import CHUNK_BYTES, disk_errors, is_locked, lock, make_folder, new_file
+from backend.services.storage.files import (
+    CHUNK_BYTES,
+    disk_errors,
+    is_locked,
+    lock,
+    make_folder,
+    new_file,
+)
 from backend.services.storage.spool.folder import SpoolFolder
 from backend.services.storage.spool.space import DiskSpace
 from backend.services.storage.spool.writer import Digest, FileWriter, Pipeline
@@ -45,7 +52,7 @@ class Spool:
     """Temporary files beside the objects, on the same file system, so that a local save is a hard link."""
 
     def __init__(self, upload_dir: Path, lane: ThreadLane) -> None:
-        self._files = SpoolFolder(upload_dir.absolute() / ".spool", lane)
+        self._files = SpoolFolder(upload_dir.absolute(), ".spool", lane)
         self._folder = self._files.path
         self._lane = lane
 
@@ -134,7 +141,7 @@ class Spool:
 
     def _start(self) -> None:
         with disk_errors(self._folder):
-            make_folder(self._folder)
+            self._files.make()
             self._sweep()
 
     def _sweep(self) -> int:
@@ -163,7 +170,7 @@ def _remove(path: Path) -> None:
 def _remove_if_stale(path: Path) -> bool:
     """Whether the file was removed. A process that receives an upload holds a lock on its file."""
     try:
-        changed_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+        changed_at = datetime.fromtimestamp(path.lstat().st_mtime, UTC)
         if not INTERRUPTED_UPLOADS.expired(changed_at, datetime.now(UTC)) or is_locked(path):
             return False
         path.unlink()

@@ -14,8 +14,9 @@ from backend.concurrency.lanes import ThreadLane
 from backend.errors import AppError, InvalidInput, ObjectMissing, StorageMisconfigured
 from backend.services.storage.files import (
     disk_errors,
-    make_folder,
+    make_own_folder,
     place,
+    refuse_links,
     remove_empty_folders,
     storage_error,
     sync_folder,
@@ -60,6 +61,7 @@ class LocalMaintenance:
         return await self._lane.run(self._quarantine, locator)
 
     async def iterate_quarantine(self) -> AsyncIterator[ListedObject]:
+        refuse_links(self._root / QUARANTINE, self._root)
         async for item in self._stream(_walk(self._root / QUARANTINE, "", ()), f"{QUARANTINE}/"):
             yield item
 
@@ -75,9 +77,10 @@ class LocalMaintenance:
 
     def _find_sizes(self, locators: Sequence[str]) -> dict[str, int | AppError]:
         sizes: dict[str, int | AppError] = {}
+        checked = {str(self._root)}
         for locator in locators:
             try:
-                found = self._find(locator)
+                found = self._find(locator, checked)
             except (InvalidInput, StorageMisconfigured) as error:
                 sizes[locator] = error
                 continue
@@ -85,10 +88,13 @@ class LocalMaintenance:
                 sizes[locator] = found.st_size
         return sizes
 
-    def _find(self, locator: str) -> os.stat_result | None:
+    def _find(self, locator: str, checked: set[str]) -> os.stat_result | None:
         if locator.startswith(self._prefix):
             # Following no link is enough to know a size; resolving the whole path takes twenty times as long.
             path = f"{self._root}/{validated_key(locator.removeprefix(self._prefix))}"
+            if (folder := path.rpartition("/")[0]) not in checked:
+                refuse_links(Path(folder), self._root)
+                checked.add(folder)
         else:
             path = str(self._paths.path(locator))
         try:
@@ -123,7 +129,7 @@ class LocalMaintenance:
 
     def _place_in_quarantine(self, source: Path, key: str) -> str:
         target = self._root / QUARANTINE / key
-        make_folder(target.parent)
+        make_own_folder(target.parent, self._root)
         try:
             place(source, target, self._root)
         except FileExistsError:
@@ -136,6 +142,7 @@ class LocalMaintenance:
         if not locator.startswith(prefix):
             raise InvalidInput(f"{locator[:200]!r} is not in the quarantine.")
         path = folder / validated_key(locator.removeprefix(prefix))
+        refuse_links(path.parent, self._root)
         with disk_errors(path):
             path.unlink(missing_ok=True)
             remove_empty_folders(path.parent, folder)

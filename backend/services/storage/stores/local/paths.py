@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from backend.errors import InvalidInput, StorageMisconfigured
+from backend.services.storage.files import refuse_links
 from backend.services.storage.keys import validated_key
 
 
@@ -38,8 +39,8 @@ class LocalPaths:
         """Return where a locator points.
 
         Raises:
-            InvalidInput: outside UPLOAD_DIR through a symbolic link, or no object at all.
-            StorageMisconfigured: outside UPLOAD_DIR.
+            InvalidInput: no object at all.
+            StorageMisconfigured: outside UPLOAD_DIR, or a symbolic link leads there.
         """
         if not self.owns(locator) or "\0" in locator:
             raise InvalidInput(f"{locator[:200]!r} is not a local object.")
@@ -49,18 +50,9 @@ class LocalPaths:
         if self.root not in path.parents:
             raise StorageMisconfigured(f"{locator[:200]!r} is outside UPLOAD_DIR. Was UPLOAD_DIR changed?")
         validated_key(path.relative_to(self.root).as_posix())
-        self.refuse_outside(path)
+        refuse_links(path, self.root)
         return path
 
     def path_of_key(self, key: str) -> Path:
         """Return where a key points, without a look at links."""
         return self.root / validated_key(key)
-
-    def refuse_outside(self, path: Path) -> None:
-        """Do nothing for a path that stays below the folder.
-
-        Raises:
-            InvalidInput: a symbolic link leads out of it.
-        """
-        if not path.resolve().is_relative_to(self.root.resolve()):
-            raise InvalidInput(f"{str(path)[:200]!r} leads out of UPLOAD_DIR.")

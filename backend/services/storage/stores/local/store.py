@@ -13,7 +13,9 @@ from backend.services.storage.files import (
     CHUNK_BYTES,
     disk_errors,
     make_folder,
+    open_file,
     place,
+    refuse_links,
     remove_empty_folders,
     storage_error,
     sync_folder,
@@ -134,8 +136,9 @@ class LocalStore(MaintainedStore):
     def _make_parents_and_place(self, source: Path, target: Path, attempts: int = 5) -> None:
         """Try again when a concurrent delete removes the new, still empty folders."""
         try:
+            refuse_links(target.parent, self._root)
             make_folder(target.parent)
-            self._paths.refuse_outside(target.parent)
+            refuse_links(target.parent, self._root)
             place(source, target, self._root)
         except FileNotFoundError:
             if attempts <= 1 or not source.exists():
@@ -146,7 +149,7 @@ class LocalStore(MaintainedStore):
         path = self._paths.path(locator)
         try:
             # Unbuffered: reads are whole chunks already.
-            file = path.open("rb", buffering=0)
+            file = os.fdopen(open_file(path), "rb", buffering=0)
         except _NO_FILE as error:
             raise _missing(locator) from error
         except OSError as error:

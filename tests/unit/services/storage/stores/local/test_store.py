@@ -75,18 +75,18 @@ async def test_a_link_that_leads_outside_is_refused(store: LocalStore, upload_di
     upload_dir.mkdir()
     (upload_dir / "conv_1").symlink_to(outside)
     (upload_dir / "file.wav").symlink_to(outside / "2026/01/15/secret.wav")
-    with pytest.raises(InvalidInput, match="leads out"):
+    with pytest.raises(StorageMisconfigured, match="leads out"):
         await read(store, f"{upload_dir}/conv_1/2026/01/15/secret.wav")
     link = f"{upload_dir}/file.wav"
-    with pytest.raises(InvalidInput, match="leads out"):
+    with pytest.raises(StorageMisconfigured, match="leads out"):
         await read(store, link)
-    with pytest.raises(InvalidInput, match="leads out"):
+    with pytest.raises(StorageMisconfigured, match="leads out"):
         await store.delete(link)
-    with pytest.raises(InvalidInput, match="leads out"):
+    with pytest.raises(StorageMisconfigured, match="leads out"):
         await store.stat(link)
-    with pytest.raises(InvalidInput, match="leads out"):
+    with pytest.raises(StorageMisconfigured, match="leads out"):
         await store.access(link, filename="x", content_type="audio/wav")
-    with pytest.raises(InvalidInput, match="leads out"):
+    with pytest.raises(StorageMisconfigured, match="leads out"):
         await put(store, tmp_path)
     assert not (outside / "2026/01/15/meeting.wav").exists()
     assert (outside / "2026/01/15/secret.wav").read_text() == "secret"

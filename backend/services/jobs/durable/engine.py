@@ -1,4 +1,5 @@
-"""The durable engine (DBOS Transact): workflows with checkpointed steps, and queues. The only file that names DBOS.
+"""The durable engine (DBOS Transact): workflows with checkpointed steps, and queues. Only this file and
+`database.py` name DBOS.
 
 DBOS keeps one instance per process, so only one `DurableEngine` can run in a process at a time. Its state lives beside
 the rows: in a second SQLite file, or in the schema `dbos` of the same PostgreSQL database.
@@ -17,13 +18,14 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 import anyio
 import anyio.to_thread
-from sqlalchemy import NullPool, create_engine, make_url
 
 from backend.database.session import database_errors, durable_url
 from backend.domain.jobs import Superseded
+from backend.services.jobs.durable.checkpoints import JsonCheckpoints, refuse_pickle
+from backend.services.jobs.durable.database import connect, use_wal
 
 if TYPE_CHECKING:
-    from dbos import DBOSConfig, EnqueueOptions
+    from dbos import DBOSConfig, EnqueueOptions, Serializer
 
 logger = logging.getLogger(__name__)
 
@@ -33,11 +35,12 @@ Workflow = Callable[[str], Coroutine[Any, Any, None]]
 
 CONNECTIONS = 5
 """To PostgreSQL, one of them to hear of news. Few, because every worker has them and servers allow some hundred."""
-CONNECT_TIMEOUT_S = 10
 OUTCOMES_WITHIN_S = 3.0
 FORSAKEN_AFTER_S = 10.0
 MOST_POLLS_PER_S = 100
 """Of one queue, by all processes together."""
+RUNS = "PENDING"
+OPEN = (RUNS, "ENQUEUED", "DELAYED")
 ENDED = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 
 
@@ -104,8 +107,8 @@ class DurableEngine:
     Args:
         database_url: as Settings.database_url; says where the engine keeps its state.
         executor_id: what this process is called; never that of another process, dead or alive.
-        version: of the workflows' shape. A process only takes workflows of this version, because checkpoints of
-            another shape would be mixed up.
+        version: of the workflows' shape, a whole number. A process only takes workflows of this version, because
+            checkpoints of another shape would be mixed up.
     """
 
     def __init__(self, database_url: str, *, executor_id: str, version: str) -> None:
@@ -144,11 +147,13 @@ class DurableEngine:
             "console_log_level": "ERROR",
             "log_level": "ERROR",
             "sys_db_pool_size": CONNECTIONS,
+            "serializer": cast("Serializer", JsonCheckpoints()),
         }
+        _read_no_pickles()
         if self._url.startswith("sqlite"):
-            await anyio.to_thread.run_sync(_use_wal, self._url)
+            await anyio.to_thread.run_sync(use_wal, self._url)
         else:
-            config["db_engine_kwargs"] = {"creator": partial(_connect, self._url)}
+            config["db_engine_kwargs"] = {"creator": partial(connect, self._url)}
         DBOS(config=config)
         DBOS.listen_queues(list(listen))
         DBOS.launch()
@@ -320,6 +325,20 @@ class DurableEngine:
             if item.app_version == self.version
         ]
 
+    @_told_plainly
+    async def older(self) -> list[Pending]:
+        """Workflows of older versions that have not ended; they never start here. One that waits has no executor."""
+        from dbos import DBOS
+
+        found = await DBOS.list_workflows_async(status=list(OPEN), load_input=False, load_output=False, limit=1000)
+        return [
+            Pending(
+                item.workflow_id, item.name, item.queue_name, item.executor_id if item.status == RUNS else None, False
+            )
+            for item in found
+            if item.app_version is None or _number(item.app_version) < _number(self.version)
+        ]
+
     def _note_silent(self, ids: set[str]) -> set[str]:
         """Those that have been silent for long; others may be about to begin, or to be written down as ended."""
         now = time.monotonic()
@@ -338,27 +357,15 @@ class DurableEngine:
         return [item.workflow_id for item in found]
 
 
-def _use_wal(url: str) -> None:
-    """Half as many waits for the disk for each checkpoint, and none for readers; the file remembers it."""
-    engine = create_engine(url, poolclass=NullPool)
-    with engine.connect() as connection:
-        connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-    engine.dispose()
+def _number(version: str) -> int:
+    return int(version) if version.isdecimal() else 0
 
 
-def _connect(url: str) -> object:
-    """A connection for DBOS, which waits for a PostgreSQL that is away only if the error says so in these words.
+def _read_no_pickles() -> None:
+    """DBOS unpickles every row that is marked as a pickle, whichever serializer is configured."""
+    from dbos._serialization import DefaultSerializer
 
-    Raises:
-        psycopg.OperationalError
-    """
-    import psycopg
-
-    address = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
-    try:
-        return psycopg.connect(address, connect_timeout=CONNECT_TIMEOUT_S)
-    except psycopg.OperationalError as error:
-        raise psycopg.OperationalError(f"connection failed: {error}") from error
+    DefaultSerializer.deserialize = refuse_pickle  # type: ignore[assignment, method-assign]
 
 
 async def run_step(name: str, work: Callable[[], Awaitable[T]], retries: Retries | None = None) -> T:
