@@ -6,11 +6,16 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
+
+import anyio.to_thread
 
 from backend.config import Settings
 from backend.database.migrate import check_migrated, migrate
 from backend.database.session import Database
 from backend.domain.addresses import parse_allowance
+from backend.engines.audio.confinement import Confinement, Measures
+from backend.engines.audio.process import measure_confinement
 from backend.observability.metrics import Metrics
 from backend.observability.tracing import set_up_tracing
 from backend.services.conversations.deletion import DeletionService
@@ -49,6 +54,7 @@ class Services:
     storage: StorageService
     database: Database
     speech: SpeechPipeline
+    confinement: Measures
     processing: ProcessingService
     conversations: ConversationService
     people: PeopleService
@@ -82,12 +88,13 @@ async def open_services(
         listen: queues to take work from; default: all, or only the work on stored objects with WORKERS=none.
 
     Raises:
-        EngineUnavailable: an engine that was asked for by name is not there.
+        EngineUnavailable: an engine that was asked for by name is not there, or decoders cannot be confined so.
         StorageError: UPLOAD_DIR cannot be written, or S3 is demanded and refuses.
         DatabaseUnavailable: the database does not answer.
     """
     set_up_tracing()
     speech = speech or open_speech(settings)
+    confinement = await anyio.to_thread.run_sync(_measure_confinement, settings.decoder_confinement)
     async with AsyncExitStack() as stack:
         storage = await stack.enter_async_context(StorageService(settings.storage))
         database = await _open_database(settings, stack)
@@ -137,6 +144,7 @@ async def open_services(
             storage=storage,
             database=database,
             speech=speech,
+            confinement=confinement,
             processing=processing,
             conversations=ConversationService(storage, database),
             people=people,
@@ -151,6 +159,14 @@ async def open_services(
             durable=durable,
             uploads=uploads,
         )
+
+
+@cache
+def _measure_confinement(confinement: Confinement) -> Measures:
+    """Once per process: the machine stays what it is."""
+    measures = measure_confinement(confinement)
+    logger.info("confinement of decoders (%s): %s", confinement, measures)
+    return measures
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import asdict
 
 from fastapi import APIRouter, Response
 from starlette.exceptions import HTTPException
@@ -10,7 +11,7 @@ from starlette.exceptions import HTTPException
 from backend import __version__
 from backend.api.dependencies import ServicesDep
 from backend.api.problems import problem_responses
-from backend.api.schemas.health import Health
+from backend.api.schemas.health import Confinement, Health
 from backend.errors import DatabaseUnavailable
 from backend.services.speech.pipeline import ATTRIBUTION
 
@@ -45,6 +46,7 @@ async def health(services: ServicesDep) -> Health:
         storage_reason=info.reason,
         breaker=info.breaker,
         disk=info.disk,
+        confinement=Confinement(**asdict(services.confinement)),
         database=services.database.kind,
         attribution=list(ATTRIBUTION),
     )

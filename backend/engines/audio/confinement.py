@@ -125,7 +125,7 @@ def _limit_resources(limits: Limits) -> None:
     _limit(resource.RLIMIT_CPU, limits.max_cpu_s, 1)
     _limit(resource.RLIMIT_FSIZE, limits.max_file_bytes)
     _limit(resource.RLIMIT_CORE, 0)
-    with suppress(FileNotFoundError):  # not Linux
+    with suppress(OSError):  # not Linux, or a process that may not look after itself
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
