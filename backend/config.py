@@ -19,6 +19,8 @@ from backend.database.session import validated_url
 from backend.domain.access import AccessKeys, read_admins, read_keys
 from backend.domain.addresses import parse_allowance
 from backend.domain.hosts import ANY, OwnNames, parse_names, parse_prefix
+from backend.engines.audio.allowance import MAX_DECODED_BYTES
+from backend.engines.audio.confinement import Confinement
 from backend.errors import InvalidInput
 from backend.observability.logs import LogFormat, log_handler
 from backend.services.remote.client import parse_url
@@ -126,6 +128,8 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(2 * GIB, ge=1)
     max_audio_seconds: float = Field(12 * 3600, gt=0, le=7 * 86_400, allow_inf_nan=False)
     max_decode_seconds: float = Field(900, gt=0, le=86_400, allow_inf_nan=False)
+    max_decoded_bytes: int = Field(MAX_DECODED_BYTES, ge=1)
+    decoder_confinement: Confinement = Confinement.AUTO
     max_concurrent_uploads: int = Field(64, ge=1, le=10_000)
     upload_stall_timeout_s: float = Field(30, gt=0, allow_inf_nan=False)
     upload_expires_s: int = Field(86_400, ge=60, le=604_800)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from backend.config import AsrEngine, DiarizationEngine, Settings, SpeechConfig
+from backend.engines.audio.allowance import Allowance
+from backend.engines.audio.memory import machine_memory_bytes, split_budget
 from backend.engines.base import Diarizer, Transcriber
 from backend.engines.catalogue import best_whisper_on_disk, find_pyannote, find_whisper, get_embedded
 from backend.engines.heap import return_large_blocks
@@ -31,14 +34,29 @@ def open_speech(settings: Settings) -> SpeechPipeline:
         EngineUnavailable
     """
     return_large_blocks()
+    probing, decoding = _allow_decoders(settings)
     return SpeechPipeline(
         _choose_transcriber(settings.speech),
         _choose_diarizer(settings.speech),
         max_audio_s=settings.max_audio_seconds,
         max_decode_s=settings.max_decode_seconds,
         spool_dir=Path(settings.storage.upload_dir) / ".spool",
+        probing=probing,
+        decoding=decoding,
         keep_voices=settings.known_voices,
     )
+
+
+def _allow_decoders(settings: Settings) -> tuple[Allowance, Allowance]:
+    """What decoders may use, for probing and for decoding."""
+    probing, decoding = split_budget(machine_memory_bytes())
+    allowance = Allowance(
+        confinement=settings.decoder_confinement,
+        memory=probing,
+        max_decoded_bytes=settings.max_decoded_bytes,
+        disk_reserve_bytes=settings.storage.disk_hard_limit_bytes,
+    )
+    return allowance, replace(allowance, memory=decoding)
 
 
 def _choose_transcriber(config: SpeechConfig) -> Lazy[Transcriber]:

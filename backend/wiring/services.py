@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import anyio.to_thread
@@ -14,6 +15,8 @@ from backend.config import Settings
 from backend.database.migrate import check_migrated, migrate
 from backend.database.session import Database
 from backend.domain.addresses import parse_allowance
+from backend.engines.audio.confinement import Confinement, Measures
+from backend.engines.audio.process import measure_confinement
 from backend.observability.metrics import Metrics
 from backend.observability.tracing import set_up_tracing
 from backend.permissions import close_folder
@@ -65,6 +68,7 @@ class Services:
     storage: StorageService
     database: Database
     speech: SpeechPipeline
+    confinement: Measures
     processing: ProcessingService
     conversations: ConversationService
     people: PeopleService
@@ -105,12 +109,13 @@ async def open_services(
         listen: queues to take work from; default: all, or only the work on stored objects with WORKERS=none.
 
     Raises:
-        EngineUnavailable: an engine that was asked for by name is not there.
+        EngineUnavailable: an engine that was asked for by name is not there, or decoders cannot be confined so.
         StorageError: UPLOAD_DIR cannot be written, or S3 is demanded and refuses.
         DatabaseUnavailable: the database does not answer.
     """
     set_up_tracing()
     speech = speech or open_speech(settings)
+    confinement = await anyio.to_thread.run_sync(_measure_confinement, settings.decoder_confinement)
     async with AsyncExitStack() as stack:
         stored = parts or open_parts(settings.storage)
         storage = await _open_storage(settings, stored, stack)
@@ -191,6 +196,7 @@ async def open_services(
             storage=storage,
             database=database,
             speech=speech,
+            confinement=confinement,
             processing=processing,
             conversations=ConversationService(storage, database),
             people=people,
@@ -207,6 +213,14 @@ async def open_services(
             durable=durable,
             uploads=uploads,
         )
+
+
+@cache
+def _measure_confinement(confinement: Confinement) -> Measures:
+    """Once per process: the machine stays what it is."""
+    measures = measure_confinement(confinement)
+    logger.info("confinement of decoders (%s): %s", confinement, measures)
+    return measures
 
 
 @dataclass(frozen=True, slots=True)

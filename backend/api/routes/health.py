@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from fastapi import APIRouter, Response
 from starlette.exceptions import HTTPException
 
 from backend import __version__
 from backend.api.dependencies import ServicesDep
 from backend.api.problems import problem_responses
-from backend.api.schemas.health import Health, ScheduleRunOut
+from backend.api.schemas.health import Confinement, Health, ScheduleRunOut
 from backend.services.speech.pipeline import ATTRIBUTION
 
 router = APIRouter(prefix="/health", tags=["health"])
@@ -38,6 +40,7 @@ async def health(services: ServicesDep) -> Health:
         storage_reason=info.reason,
         breaker=info.breaker,
         disk=info.disk,
+        confinement=Confinement(**asdict(services.confinement)),
         database=services.database.kind,
         attribution=list(ATTRIBUTION),
         schedule={kind: ScheduleRunOut.from_run(run) for kind, run in services.schedule.last().items()},

@@ -6,10 +6,10 @@ Runs inside the decoder's own process (decoder.py), because FFmpeg's parsers are
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.engines.audio.probe import MAX_CHANNELS, MediaInfo
+from backend.engines.audio.recording import OpenRecording
 from backend.engines.audio.signatures import HEAD_BYTES, allowed_demuxers
 from backend.errors import EmptyAudio, InvalidAudio, UnsupportedMedia
 
@@ -19,23 +19,24 @@ if TYPE_CHECKING:
 
 MIN_SOURCE_RATE_HZ, MAX_SOURCE_RATE_HZ = 2_000, 768_000
 STREAMED_RIFF_BYTES = 0x7FFF_0000
+READ_BYTES = 65_536
 
 
-def open_container(path: Path) -> InputContainer:
-    """Open a file as media, whatever its name says; only containers that hold media themselves.
+def open_container(recording: OpenRecording) -> InputContainer:
+    """Open a file as media; only containers that hold media themselves.
 
-    Its first bytes decide which demuxers may open it; the file protocol is the only one there is, and no decoder but
-    those of sound is ever opened.
+    Its first bytes decide which demuxers may open it; there is no protocol by which it could name another file, and no
+    decoder but those of sound is ever opened.
 
     Raises:
         EmptyAudio, InvalidAudio, UnsupportedMedia
     """
     import av
 
-    demuxers = _allowed_demuxers(path)
-    options = {"format_whitelist": demuxers, "protocol_whitelist": "file", "codec_whitelist": _sound_decoders()}
+    demuxers = _allowed_demuxers(recording)
+    options = {"format_whitelist": demuxers, "protocol_whitelist": "none", "codec_whitelist": _sound_decoders()}
     try:
-        return av.open(str(path), options=options, metadata_errors="replace")
+        return av.open(recording, "r", options=options, metadata_errors="replace", buffer_size=READ_BYTES)
     except MemoryError:
         raise
     except (av.error.FFmpegError, UnicodeError) as error:
@@ -62,16 +63,15 @@ def describe(container: InputContainer) -> MediaInfo:
     return MediaInfo(container.format.name, stream.codec_context.name, rate, channels, _claimed_s(container))
 
 
-def _allowed_demuxers(path: Path) -> str:
-    with path.open("rb") as file:
-        head = file.read(HEAD_BYTES)
+def _allowed_demuxers(recording: OpenRecording) -> str:
+    head = recording.peek(HEAD_BYTES)
     if not head:
         raise EmptyAudio("The file is empty (0 bytes). Send a recording.")
     demuxers = allowed_demuxers(head)
     if demuxers is None:
         raise _unreadable("it does not begin like any of them")
     if head[:4] == b"RIFF" and demuxers == "wav":
-        _check_riff_size(int.from_bytes(head[4:8], "little") + 8, path.stat().st_size)
+        _check_riff_size(int.from_bytes(head[4:8], "little") + 8, recording.size_bytes)
     return demuxers
 
 

@@ -1,8 +1,9 @@
-"""The program that reads recordings: `python -m backend.engines.decoder ORDER`, one short-lived process for each.
+"""The program that reads recordings: `python -m backend.engines.audio.decoder ORDER`, one short-lived process for each.
 
-ORDER is JSON: `path`; `files`, the numbers of inherited open files for samples (none: only probe; one: channels mixed;
-more: a file for each channel); `max_samples` and `max_cpu_s`. On stdout come lines of JSON: `{"progress": 0.5}`, and at
-the end `{"result": …}` or `{"error": class, "detail": sentence}`. No numpy here: it would double the time to start.
+ORDER is JSON, as `process.run_decoder` writes it: `path`, the recording (none: only report how firmly this process is
+confined); `files`, the numbers of inherited open files for samples (none: only probe; one: channels mixed; more: a file
+for each channel); and what limits it. On stdout come lines of JSON: `{"progress": 0.5}`, and at the end
+`{"result": …}` or `{"error": class, "detail": sentence}`. No numpy here: it would double the time to start.
 """
 
 from __future__ import annotations
@@ -13,28 +14,31 @@ import json
 import math
 import os
 import pkgutil
-import resource
 import sys
 import time
-from array import array
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import av
 
+from backend.engines.audio.confinement import Confinement, Limits, confine
 from backend.engines.audio.containers import describe, open_container
+from backend.engines.audio.memory import MAX_DECODER_BYTES, MIB
 from backend.engines.audio.probe import MAX_CHANNELS, MediaInfo
 from backend.engines.audio.process import too_slow
+from backend.engines.audio.recording import OpenRecording
+from backend.engines.audio.tracks import BYTES_OF, Tracks, too_many_bytes
 from backend.engines.progress import TICK_S
 from backend.errors import AppError, EmptyAudio, InvalidAudio, StorageFull, TooLarge
 
 SAMPLE_RATE_HZ = 16_000
-MEMORY_BYTES = 1024**3
-"""Address space of this process. A 12-hour film needs 300 MB; what needs more is a bomb."""
 PROBED_PACKETS = 200
+MIN_FILE_BYTES = MIB
+"""What may be written to a file even when there are no samples: the account of a mistake."""
+EXACT_IN_16_BITS = {"u8", "u8p", "s16", "s16p"}
 DAMAGED = "The audio stream is damaged: not one packet can be decoded. Export the recording again."
 EMPTY = (
     "The recording holds no audio samples: it is empty or was cut off before the first sound. "
@@ -43,25 +47,73 @@ EMPTY = (
 
 
 def main(order: dict[str, Any]) -> dict[str, object]:
-    """Carry out an order; see the module.
+    """Carry out an order; see the module. Imports first, then open files, then the lock, then the recording's bytes.
 
     Raises:
-        EmptyAudio, InvalidAudio, UnsupportedMedia, TooLarge, StorageFull
+        EmptyAudio, InvalidAudio, UnsupportedMedia, TooLarge, StorageFull, EngineUnavailable
     """
-    _limit_resources(order["max_cpu_s"])
-    with open_container(Path(order["path"])) as container:
-        info = describe(container)
-        if not order["files"]:
-            _check_beginning(container)
-            return {"info": asdict(info)}
-        with ExitStack() as opened:
-            n_tracks = 1 if len(order["files"]) == 1 else info.channels
-            tracks = [opened.enter_context(os.fdopen(number, "wb")) for number in order["files"][:n_tracks]]
-            watch = _Watch(info, order["max_samples"], order["max_cpu_s"])
-            n_samples, damaged = _decode_into(tracks, container, watch)
+    _import_all_of_av()
+    with ExitStack() as opened:
+        path = order["path"]
+        recording = opened.enter_context(closing(OpenRecording(Path(path)))) if path is not None else None
+        files = [opened.enter_context(os.fdopen(number, "wb")) for number in order["files"]]
+        measures = confine(_limits(order), Confinement(order.get("confinement", Confinement.AUTO)))
+        if recording is None:
+            return {"measures": asdict(measures)}
+        with open_container(recording) as container:
+            info = describe(container)
+            if not files:
+                _check_beginning(container)
+                return {"info": asdict(info)}
+            files = files[: 1 if len(files) == 1 else info.channels]
+            tracks = Tracks(
+                files,
+                _sample_format(container, are_mixed=len(files) == 1),
+                max_bytes=order["max_decoded_bytes"],
+                disk_reserve_bytes=order["disk_reserve_bytes"],
+            )
+            return {"info": asdict(info), **_decode(tracks, container, info, order)}
+
+
+def _decode(
+    tracks: Tracks, container: av.container.InputContainer, info: MediaInfo, order: dict[str, Any]
+) -> dict[str, object]:
+    tracks.check_expected(min(round((info.stated_duration_s or 0.0) * SAMPLE_RATE_HZ), order["max_samples"]))
+    watch = _Watch(info, order["max_samples"], order["max_cpu_s"])
+    n_samples, damaged = _decode_into(tracks, container, watch)
     if n_samples == 0:
         raise InvalidAudio(DAMAGED) if damaged else EmptyAudio(EMPTY)
-    return {"info": asdict(info), "tracks": n_tracks, "n_samples": n_samples, "damaged_packets": damaged}
+    return {
+        "tracks": tracks.count,
+        "sample_format": tracks.sample_format,
+        "n_samples": n_samples,
+        "damaged_packets": damaged,
+    }
+
+
+def _limits(order: dict[str, Any]) -> Limits:
+    """The limit on computing is only met where one call into FFmpeg never returns; else `_Watch` says it better."""
+    longest_bytes = order.get("max_samples", 0) * max(BYTES_OF.values())
+    return Limits(
+        max_cpu_s=math.ceil(order["max_cpu_s"]) + 2,
+        max_memory_bytes=order.get("max_memory_bytes", MAX_DECODER_BYTES),
+        max_file_bytes=min(longest_bytes, order.get("max_decoded_bytes", 0)) + MIN_FILE_BYTES,
+    )
+
+
+def _import_all_of_av() -> None:
+    """PyAV would import its modules when it needs them, which the lock forbids."""
+    for module in pkgutil.walk_packages(av.__path__, "av."):
+        if not module.name.endswith(("__main__", ".datasets")):
+            importlib.import_module(module.name)
+
+
+def _sample_format(container: av.container.InputContainer, *, are_mixed: bool) -> str:
+    """16 bits where nothing is lost by them, which halves the space; else float."""
+    context = container.streams.audio[0].codec_context
+    is_kept = context.sample_rate == SAMPLE_RATE_HZ and (context.channels == 1 or not are_mixed)
+    is_exact = context.format is not None and context.format.name in EXACT_IN_16_BITS
+    return "s16" if is_kept and is_exact else "flt"
 
 
 class _Watch:
@@ -90,23 +142,6 @@ class _Watch:
         _say({"progress": min(0.99, n_samples / self._claimed_samples) if self._claimed_samples > 0 else 0.0})
 
 
-def _limit_resources(max_cpu_s: float) -> None:
-    """Memory, computing, no core file; and one file open at a time, so that what a container names stays shut.
-
-    The limit on computing is only met where one call into FFmpeg never returns; else `_Watch` says it better.
-    """
-    for module in pkgutil.walk_packages(av.__path__, "av."):  # PyAV would import them when it needs them: too late
-        if not module.name.endswith(("__main__", ".datasets")):
-            importlib.import_module(module.name)
-    free = os.open(os.devnull, os.O_RDONLY)
-    os.close(free)
-    seconds = math.ceil(max_cpu_s) + 2
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, free + 1))
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
 def _check_beginning(container: av.container.InputContainer) -> None:
     """Raises EmptyAudio if there is no packet of sound at all, InvalidAudio if none of them can be decoded."""
     context, tried = container.streams.audio[0].codec_context, 0
@@ -124,7 +159,7 @@ def _check_beginning(container: av.container.InputContainer) -> None:
     raise EmptyAudio(EMPTY)
 
 
-def _decode_into(tracks: Sequence[IO[bytes]], container: av.container.InputContainer, watch: _Watch) -> tuple[int, int]:
+def _decode_into(tracks: Tracks, container: av.container.InputContainer, watch: _Watch) -> tuple[int, int]:
     """Write the stream's samples, mixed into one track or each channel to its own.
 
     Damaged packets are skipped, as players do.
@@ -133,7 +168,7 @@ def _decode_into(tracks: Sequence[IO[bytes]], container: av.container.InputConta
         Samples per track, damaged packets.
     """
     context = container.streams.audio[0].codec_context
-    resampler = _Resampler(mixed=len(tracks) == 1)
+    resampler = _Resampler(tracks.sample_format, mixed=tracks.are_mixed)
     n_samples = damaged = 0
     for packet in _packets(container):
         watch.check(n_samples)
@@ -145,9 +180,9 @@ def _decode_into(tracks: Sequence[IO[bytes]], container: av.container.InputConta
             damaged += 1
             continue
         damaged += packet is None
-        n_samples += _write(tracks, resampled)
+        n_samples += tracks.write(resampled)
     try:
-        n_samples += _write(tracks, resampler.rest())
+        n_samples += tracks.write(resampler.rest())
     except (av.error.FFmpegError, ValueError):
         damaged += 1
     watch.check(n_samples)
@@ -155,12 +190,13 @@ def _decode_into(tracks: Sequence[IO[bytes]], container: av.container.InputConta
 
 
 class _Resampler:
-    """To 16 kHz packed float32; starts anew where the stream changes its rate or layout in the middle.
+    """To 16 kHz, packed; starts anew where the stream changes its rate or layout in the middle.
 
     Packed, because PyAV reads past the end of a planar frame's list of eight channels.
     """
 
-    def __init__(self, *, mixed: bool) -> None:
+    def __init__(self, sample_format: str, *, mixed: bool) -> None:
+        self._format = sample_format
         self._mixed = mixed
         self._shape: tuple[object, ...] | None = None
         self._inner: av.AudioResampler | None = None
@@ -172,7 +208,7 @@ class _Resampler:
         before = self._inner
         if self._inner is None or shape != self._shape:
             layout = "mono" if self._mixed else frame.layout.name
-            self._shape, self._inner = shape, av.AudioResampler(format="flt", layout=layout, rate=SAMPLE_RATE_HZ)
+            self._shape, self._inner = shape, av.AudioResampler(format=self._format, layout=layout, rate=SAMPLE_RATE_HZ)
         rest = before.resample(None) if before is not None and before is not self._inner else []
         return rest + self._inner.resample(frame)
 
@@ -189,22 +225,6 @@ def _packets(container: av.container.InputContainer) -> Iterator[av.Packet[av.Au
         yield None
 
 
-def _write(tracks: Sequence[IO[bytes]], frames: list[av.AudioFrame]) -> int:
-    """Append resampled frames; a stream that loses a channel on the way leaves silence on that track."""
-    written = 0
-    for frame in frames:
-        channels = frame.layout.nb_channels
-        packed = memoryview(frame.planes[0])[: frame.samples * channels * 4]
-        if len(tracks) == 1:
-            tracks[0].write(packed)
-        else:
-            samples = array("f", packed.tobytes())
-            for number, track in enumerate(tracks):
-                track.write(samples[number::channels] if number < channels else bytes(frame.samples * 4))
-        written += frame.samples
-    return written
-
-
 def _reraise_out_of_memory(error: Exception) -> None:
     if isinstance(error, MemoryError):
         raise error
@@ -216,18 +236,26 @@ def _say(message: dict[str, object]) -> None:
 
 
 def _run() -> None:
+    order = json.loads(sys.argv[1])
     try:
-        _say({"result": main(json.loads(sys.argv[1]))})
+        _say({"result": main(order)})
     except AppError as error:
         _say({"error": type(error).__name__, "detail": str(error)})
     except MemoryError:
-        detail = f"The recording cannot be read: it asks for more than {MEMORY_BYTES // 1024**2} MB of memory."
+        most_mb = order.get("max_memory_bytes", MAX_DECODER_BYTES) // MIB
+        detail = f"The recording cannot be read: it asks for more than {most_mb} MB of memory."
         _say({"error": InvalidAudio.__name__, "detail": f"{detail} Export it again, or convert it to FLAC."})
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if (refusal := _find_refusal(error, order)) is None:
             raise
-        detail = "No space left for the decoded samples. Free space or move UPLOAD_DIR."
-        _say({"error": StorageFull.__name__, "detail": detail})
+        _say({"error": type(refusal).__name__, "detail": str(refusal)})
+
+
+def _find_refusal(error: OSError, order: dict[str, Any]) -> AppError | None:
+    """What it means for the recording that a file of samples could not be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageFull("No space left for the decoded samples. Free space or move UPLOAD_DIR.")
+    return too_many_bytes(order["max_decoded_bytes"]) if error.errno == errno.EFBIG else None
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The decoder's process as its caller sees it: started for one recording, watched, and ended whatever happens.
 
 A hostile file can make FFmpeg take gigabytes (777 bytes of MP4 that claim 50 million samples: 1.8 GB), loop, or crash.
-In a process of its own, with limits set by decoder.py, that costs the recording and nothing else; and cancelling is a
-kill instead of a wait.
+In a process of its own, locked in by confinement.py, that costs the recording and nothing else; and cancelling is a
+kill instead of a wait. Nothing that this process says is believed without a look.
 """
 
 from __future__ import annotations
@@ -13,21 +13,32 @@ import select
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from backend import errors
+from backend.engines.audio.confinement import Confinement, Measures
 from backend.engines.progress import TICK_S, Progress, ignore_progress
 
 _ROOT = str(Path(__file__).resolve().parents[3])
-_RAISED = {
+_RAISED: dict[str, type[errors.AppError]] = {
     kind.__name__: kind
-    for kind in (errors.EmptyAudio, errors.InvalidAudio, errors.UnsupportedMedia, errors.TooLarge, errors.StorageFull)
+    for kind in (
+        errors.EmptyAudio,
+        errors.InvalidAudio,
+        errors.UnsupportedMedia,
+        errors.TooLarge,
+        errors.StorageFull,
+        errors.EngineUnavailable,
+    )
 }
 _CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
 _KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL")
+_MAX_MESSAGE_BYTES, _MAX_DETAIL_LENGTH = 65_536, 1000
+NONSENSE = "The recording cannot be read: it makes the decoder talk nonsense. Export it again, or convert it to FLAC."
+_REPORT_CPU_S = 10.0
 
 
 def run_decoder(
@@ -50,27 +61,51 @@ def run_decoder(
 
     Raises:
         EmptyAudio, InvalidAudio, UnsupportedMedia, TooLarge, StorageFull: as the decoder says, or because it crashed.
-        EngineUnavailable: somebody else ended the process.
+        EngineUnavailable: another process ended it, or it cannot be confined as required.
     """
     order = {**request, "files": [file.fileno() for file in files], "max_cpu_s": max_cpu_s}
-    with tempfile.TemporaryFile() as complaints:
-        decoder = _start(order, complaints)
+    with _start(order) as (decoder, complaints):
+        for message in _messages(decoder, progress):
+            if isinstance(result := message.get("result"), dict):
+                return result
+            raise _reported(message)
+        raise _died(decoder.wait(), complaints, max_cpu_s)
+
+
+def measure_confinement(confinement: Confinement) -> Measures:
+    """Lock in a decoder that has nothing to do, and ask it which measures hold on this machine.
+
+    Raises:
+        EngineUnavailable: confinement is required, and a measure that it needs is refused.
+    """
+    request = {"path": None, "confinement": confinement}
+    return Measures(**run_decoder(request, max_cpu_s=_REPORT_CPU_S)["measures"])
+
+
+@contextmanager
+def _start(order: Mapping[str, Any]) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A decoder at work, and the pipe that holds what it complains of; it is ended behind the block.
+
+    The pipe is full at some point, and takes no more then: complaints need neither disk nor a reader.
+    """
+    complaints, its_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
         try:
-            for message in _messages(decoder, progress):
-                if "result" in message:
-                    result: dict[str, Any] = message["result"]
-                    return result
-                if "error" in message:
-                    raise _RAISED[message["error"]](message["detail"])
-            raise _died(decoder.wait(), complaints, max_cpu_s)
+            decoder = _open_process(order, its_end)
+        finally:
+            os.close(its_end)
+        try:
+            yield decoder, complaints
         finally:
             decoder.kill()
             decoder.wait()
             assert decoder.stdout
             decoder.stdout.close()
+    finally:
+        os.close(complaints)
 
 
-def _start(order: Mapping[str, Any], complaints: IO[bytes]) -> subprocess.Popen[bytes]:
+def _open_process(order: Mapping[str, Any], complaints: int) -> subprocess.Popen[bytes]:
     """The environment is made anew: a file that takes the decoder over finds no secrets in it."""
     environment = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
     environment["PYTHONPATH"] = os.pathsep.join([_ROOT, *(path for path in sys.path if path)])
@@ -99,14 +134,36 @@ def _messages(decoder: subprocess.Popen[bytes], progress: Progress) -> Iterator[
         if not data:
             return
         *lines, rest = (rest + data).split(b"\n")
+        if len(rest) > _MAX_MESSAGE_BYTES:
+            raise _nonsense()
         for line in lines:
-            message = json.loads(line)
-            done = message.get("progress", done)
+            message = _parse(line)
             if "progress" not in message:
                 yield message
+            elif isinstance(said := message["progress"], float) and 0.0 <= said <= 1.0:
+                done = said
 
 
-def _died(status: int, complaints: IO[bytes], max_cpu_s: float) -> Exception:
+def _parse(line: bytes) -> dict[str, Any]:
+    try:
+        message = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise _nonsense() from error
+    if not isinstance(message, dict):
+        raise _nonsense()
+    return message
+
+
+def _reported(message: Mapping[str, Any]) -> errors.AppError:
+    kind = _RAISED.get(str(message.get("error")))
+    return kind(str(message.get("detail"))[:_MAX_DETAIL_LENGTH]) if kind else _nonsense()
+
+
+def _nonsense() -> errors.InvalidAudio:
+    return errors.InvalidAudio(NONSENSE)
+
+
+def _died(status: int, complaints: int, max_cpu_s: float) -> Exception:
     """What it means that the decoder ended without a result."""
     if status == -signal.SIGXCPU:
         return too_slow(max_cpu_s)
@@ -120,8 +177,8 @@ def _died(status: int, complaints: IO[bytes], max_cpu_s: float) -> Exception:
             f"The decoder was ended from outside ({signal.Signals(-status).name}), perhaps for want of memory. "
             "Send the recording again."
         )
-    complaints.seek(0)
-    return RuntimeError(f"the decoder failed: {complaints.read()[-2000:].decode('utf-8', 'replace')}")
+    said = os.read(complaints, _MAX_MESSAGE_BYTES)  # its other end is closed: there is something, or the end
+    return RuntimeError(f"the decoder failed: {said[-2000:].decode('utf-8', 'replace')}")
 
 
 def too_slow(max_cpu_s: float) -> errors.TooLarge:

@@ -1,4 +1,4 @@
-"""A recording's samples: decoded once to mono 16 kHz float32, kept in an unlinked temporary file, read in windows.
+"""A recording's samples: decoded once to mono 16 kHz, kept in an unlinked temporary file, read in windows as float32.
 
 A recording's length must not decide how much memory a server needs, so both branches of the pipeline read windows from
 one spool file; the file has no name, so a killed process leaves nothing behind. The decoding itself happens in a
@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.engines.audio.probe import MAX_CHANNELS, MediaInfo
+from backend.engines.audio.allowance import Allowance
+from backend.engines.audio.probe import MAX_CHANNELS, MediaInfo, read_info
 from backend.engines.audio.probe import probe as probe
-from backend.engines.audio.process import run_decoder
+from backend.engines.audio.process import NONSENSE, run_decoder
 from backend.engines.progress import Progress, ignore_progress
 from backend.errors import InvalidAudio
 
@@ -27,18 +28,31 @@ SAMPLE_RATE_HZ = 16_000
 MAX_DECODE_S = 900.0
 MIN_DECODE_S, BYTES_PER_DECODE_S = 20.0, 100_000
 """A small file gets less: so much, and a second more for so many bytes. Speech at 8 kbit/s needs a tenth of that."""
-EXACT_DURATION = {"flac", "aiff", "w64", "mov,mp4,m4a,3gp,3g2,mj2"}
-"""Demuxers whose header states the length to the sample; others estimate it or leave it out."""
+SAMPLE_TYPES: dict[str, type[np.float32 | np.int16]] = {"flt": np.float32, "s16": np.int16}
 COMPARED_SAMPLES = 60 * SAMPLE_RATE_HZ
 SAME_CHANNEL_DIFFERENCE = 0.01
 """Two channels are one if their difference has less than this part of their level (codecs make copies differ)."""
 
 
 class Audio:
-    """Decoded samples: (n_samples,) float32, mono, 16 kHz, [-1, 1], read in windows. Safe to read from many threads."""
+    """Decoded samples: (n_samples,) float32, mono, 16 kHz, [-1, 1], read in windows. Safe to read from many threads.
 
-    def __init__(self, file: IO[bytes], n_samples: int, info: MediaInfo, damaged_packets: int = 0) -> None:
+    Args:
+        file: the samples; closed by `close`.
+        sample_format: how the file holds them: "flt", or "s16" where nothing is lost by it.
+    """
+
+    def __init__(
+        self,
+        file: IO[bytes],
+        n_samples: int,
+        info: MediaInfo,
+        damaged_packets: int = 0,
+        *,
+        sample_format: str = "flt",
+    ) -> None:
         self._file = file
+        self._type = SAMPLE_TYPES[sample_format]
         self.n_samples = n_samples
         self.info = info
         self.damaged_packets = damaged_packets
@@ -51,14 +65,15 @@ class Audio:
         """Samples [start, stop) as a new (stop - start,) float32 array; clipped to the recording."""
         start = max(0, start)
         stop = self.n_samples if stop is None else min(stop, self.n_samples)
-        samples = np.empty(max(0, stop - start), dtype=np.float32)
-        view, offset = samples.data.cast("B") if len(samples) else memoryview(b""), start * 4
+        samples = np.empty(max(0, stop - start), dtype=self._type)
+        view = samples.data.cast("B") if len(samples) else memoryview(b"")
+        offset = start * samples.itemsize
         while len(view):
             count = os.preadv(self._file.fileno(), [view], offset)
             if count == 0:
                 raise OSError("the decoded audio is shorter than it was: its temporary file was cut")
             view, offset = view[count:], offset + count
-        return _mended(samples)
+        return _mended(_floats(samples))
 
     def seconds(self, start_s: float, end_s: float) -> NDArray[np.float32]:
         """Samples between two instants, as `read`."""
@@ -81,9 +96,10 @@ def decode_tracks(
     max_s: float,
     max_decode_s: float = MAX_DECODE_S,
     spool_dir: Path | None = None,
+    allowance: Allowance | None = None,
     progress: Progress = ignore_progress,
 ) -> tuple[Audio, ...]:
-    """Decode the first audio stream of a file to mono 16 kHz float32: mixed, or one track per distinct channel.
+    """Decode the first audio stream of a file to mono 16 kHz: mixed, or one track per distinct channel.
 
     Args:
         path: a local file; the bytes decide what it is, not the name.
@@ -91,15 +107,19 @@ def decode_tracks(
         max_s: stop with `TooLarge` once this many seconds of recording were decoded; headers are not believed.
         max_decode_s: stop with `TooLarge` after this many seconds of computing; a small file gets less.
         spool_dir: where the temporary files for the samples go; default: the system's folder.
+        allowance: what the decoder may use; default: confined as far as the machine can.
         progress: called several times a second; an exception it raises ends the decoding.
 
     Raises:
         EmptyAudio, UnsupportedMedia, InvalidAudio: as `probe`; also when no sample comes out.
-        TooLarge: more than `max_s` seconds, or out of proportion to its size.
+        TooLarge: more than `max_s` seconds or the allowed bytes, or out of proportion to its size.
         StorageFull: no space for the samples.
-        EngineUnavailable: the decoder was killed from outside.
+        EngineUnavailable: the decoder was killed from outside, or cannot be confined as required.
     """
-    tracks = _decode(path, MAX_CHANNELS if separate else 1, max_s, max_decode_s, spool_dir, progress)
+    max_cpu_s = min(max_decode_s, MIN_DECODE_S + path.stat().st_size / BYTES_PER_DECODE_S)
+    order = {"path": str(path.absolute()), "max_samples": round(max_s * SAMPLE_RATE_HZ)}
+    with (allowance or Allowance()).granted(path, progress) as limits:
+        tracks = _decode({**order, **limits}, MAX_CHANNELS if separate else 1, max_cpu_s, spool_dir, progress)
     try:
         return _distinct(tracks, progress)
     except BaseException:
@@ -109,21 +129,43 @@ def decode_tracks(
 
 
 def _decode(
-    path: Path, max_tracks: int, max_s: float, max_decode_s: float, spool_dir: Path | None, progress: Progress
+    order: Mapping[str, object], max_tracks: int, max_cpu_s: float, spool_dir: Path | None, progress: Progress
 ) -> tuple[Audio, ...]:
-    order = {"path": str(path.absolute()), "max_samples": round(max_s * SAMPLE_RATE_HZ)}
-    max_cpu_s = min(max_decode_s, MIN_DECODE_S + path.stat().st_size / BYTES_PER_DECODE_S)
     with ExitStack() as files:
         # The files outlive this function inside Audio; on any error they are closed, which also deletes them.
         spools = [files.enter_context(tempfile.TemporaryFile(dir=spool_dir)) for _ in range(max_tracks)]
         done = run_decoder(order, max_cpu_s=max_cpu_s, files=spools, progress=progress)
-        info = MediaInfo(**done["info"])
+        info = read_info(done)
+        _check_result(done, spools)
         _check_length(info, done["n_samples"])
         tracks = spools[: done["tracks"]]
         for unused in spools[len(tracks) :]:
             unused.close()
         files.pop_all()
-    return tuple(Audio(track, done["n_samples"], info, done["damaged_packets"]) for track in tracks)
+    facts, sample_format = (done["n_samples"], info, done["damaged_packets"]), done["sample_format"]
+    return tuple(Audio(track, *facts, sample_format=sample_format) for track in tracks)
+
+
+def _check_result(done: Mapping[str, Any], files: Sequence[IO[bytes]]) -> None:
+    """Compare what the decoder says it wrote with what is there: the file may have taken it over.
+
+    Raises:
+        InvalidAudio
+    """
+    numbers = [done.get("tracks"), done.get("n_samples"), done.get("damaged_packets")]
+    if not all(isinstance(number, int) and number >= 0 for number in numbers):
+        raise InvalidAudio(NONSENSE)
+    sample_type = SAMPLE_TYPES.get(str(done.get("sample_format")))
+    if sample_type is None or not 1 <= done["tracks"] <= len(files):
+        raise InvalidAudio(NONSENSE)
+    size_bytes = done["n_samples"] * np.dtype(sample_type).itemsize
+    if any(os.fstat(file.fileno()).st_size != size_bytes for file in files[: done["tracks"]]):
+        raise InvalidAudio(NONSENSE)
+
+
+def _floats(samples: NDArray[Any]) -> NDArray[np.float32]:
+    floats = samples.astype(np.float32, copy=False)
+    return floats / np.float32(32_768) if samples.dtype == np.int16 else floats
 
 
 def _mended(samples: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -141,7 +183,7 @@ def _check_length(info: MediaInfo, n_samples: int) -> None:
         InvalidAudio
     """
     decoded_s = n_samples / SAMPLE_RATE_HZ
-    claimed_s = info.duration_s if info.format in EXACT_DURATION else None
+    claimed_s = info.stated_duration_s
     if claimed_s and decoded_s < 0.98 * claimed_s - 1.0:
         raise InvalidAudio(
             f"The file is truncated: its header promises {claimed_s:.1f} s, but only {decoded_s:.1f} s of sound are "

@@ -13,6 +13,7 @@ import anyio.to_thread
 from backend.concurrency.waiting import all_of
 from backend.domain.attribution import attribute, speaker_stats
 from backend.domain.transcript import Diarization, Transcription
+from backend.engines.audio.allowance import Allowance
 from backend.engines.audio.probe import MediaInfo
 from backend.engines.audio.samples import MAX_DECODE_S, Audio, decode_tracks, probe
 from backend.engines.audio.vad import speech_regions
@@ -51,6 +52,8 @@ class SpeechPipeline:
         max_audio_s: longest recording in decoded seconds.
         max_decode_s: longest decoding in seconds of computing.
         spool_dir: where decoded samples are kept while a recording is processed.
+        probing: what decoders may use that only look at a recording.
+        decoding: what the others may use.
         keep_voices: off: embeddings of voices go no further than the diarizer, not even into a checkpoint.
     """
 
@@ -62,6 +65,8 @@ class SpeechPipeline:
         max_audio_s: float,
         max_decode_s: float = MAX_DECODE_S,
         spool_dir: Path | None = None,
+        probing: Allowance | None = None,
+        decoding: Allowance | None = None,
         keep_voices: bool = True,
     ) -> None:
         self._transcriber = transcriber
@@ -69,6 +74,7 @@ class SpeechPipeline:
         self._max_audio_s = max_audio_s
         self._max_decode_s = max_decode_s
         self._spool_dir = spool_dir
+        self._probing, self._decoding = probing or Allowance(), decoding or Allowance()
         self._keep_voices = keep_voices
         # Inference has separate threads: a long recording must not starve the 40 threads that serve files.
         # Two recordings at a time per engine, so that a short one need not wait for a long one; the engines themselves
@@ -109,7 +115,7 @@ class SpeechPipeline:
 
     async def probe(self, path: Path) -> MediaInfo:
         """What a recording's container claims, without decoding it. Raises as `backend.engines.audio.probe.probe`."""
-        return await anyio.to_thread.run_sync(probe, path, limiter=self._probe_limiter)
+        return await anyio.to_thread.run_sync(probe, path, self._probing, limiter=self._probe_limiter)
 
     async def run(self, path: Path, options: SpeechOptions, steps: Steps) -> SpeechResult:
         """Who said what in a recording: `hear` and `attribute`. Raises as `hear`."""
@@ -156,6 +162,7 @@ class SpeechPipeline:
                 max_s=self._max_audio_s,
                 max_decode_s=self._max_decode_s,
                 spool_dir=self._spool_dir,
+                allowance=self._decoding,
                 progress=partial(steps.progress, "decode"),
             )
             recording = Recording(tracks)

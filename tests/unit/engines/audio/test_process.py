@@ -14,11 +14,20 @@ from pathlib import Path
 import psutil
 import pytest
 
+from backend.engines.audio.allowance import Allowance
 from backend.engines.audio.probe import probe
 from backend.engines.audio.process import run_decoder
-from backend.engines.audio.samples import SAMPLE_RATE_HZ
+from backend.engines.audio.samples import SAMPLE_RATE_HZ, decode_tracks
 from backend.engines.audio.signatures import HEAD_BYTES, allowed_demuxers
-from backend.errors import AppError, EmptyAudio, EngineUnavailable, InvalidAudio, TooLarge, UnsupportedMedia
+from backend.errors import (
+    AppError,
+    EmptyAudio,
+    EngineUnavailable,
+    InvalidAudio,
+    StorageFull,
+    TooLarge,
+    UnsupportedMedia,
+)
 from tests.conftest import ROOT, SAMPLE
 from tests.support.hostile_media import (
     PLAYLISTS,
@@ -180,6 +189,45 @@ def test_a_header_that_claims_months_costs_nothing(tmp_path: Path) -> None:
         decode(tmp_path / "a.flac", max_s=600)
 
 
+def test_samples_that_take_too_much_space_are_refused_before_they_are_decoded(tmp_path: Path) -> None:
+    bomb = tmp_path / "bomb.flac"
+    bomb.write_bytes(flac_silence(12 * 3600, channels=8))
+    began = time.monotonic()
+    with pytest.raises(TooLarge, match="MAX_DECODED_BYTES"):
+        decode_tracks(bomb, separate=True, max_s=43_200, allowance=Allowance(max_decoded_bytes=10**9))
+    assert time.monotonic() - began < 5
+
+
+def test_samples_that_take_too_much_space_are_refused_although_the_header_claims_few(tmp_path: Path) -> None:
+    bomb = tmp_path / "bomb.flac"
+    bomb.write_bytes(flac_silence(3600, channels=8, claimed_samples=8_000))
+    with pytest.raises(TooLarge, match="MAX_DECODED_BYTES"):
+        decode_tracks(bomb, separate=True, max_s=43_200, allowance=Allowance(max_decoded_bytes=10**8))
+
+
+@pytest.mark.parametrize("claimed_samples", [None, 8_000])
+def test_samples_leave_the_disk_its_reserve(tmp_path: Path, claimed_samples: int | None) -> None:
+    bomb = tmp_path / "bomb.flac"
+    bomb.write_bytes(flac_silence(3600, channels=8, claimed_samples=claimed_samples))
+    reserve_bytes = shutil.disk_usage(tmp_path).free - 300_000_000
+    lowest_bytes = reserve_bytes + 300_000_000
+
+    def look(_fraction: float) -> None:
+        nonlocal lowest_bytes
+        lowest_bytes = min(lowest_bytes, shutil.disk_usage(tmp_path).free)
+
+    allowance = Allowance(disk_reserve_bytes=reserve_bytes)
+    with pytest.raises(StorageFull, match="DISK_HARD_LIMIT_BYTES"):
+        decode_tracks(bomb, separate=True, max_s=43_200, spool_dir=tmp_path, allowance=allowance, progress=look)
+    assert lowest_bytes > reserve_bytes - 100_000_000  # others write, too
+
+
+def test_a_small_file_gets_little_memory(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(mp4_of_many_samples(24_000_000))
+    with pytest.raises(InvalidAudio, match="more than 224 MB"):
+        probe(tmp_path / "a.mp4")
+
+
 def test_nothing_but_a_container_is_empty(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(wav_bytes(b""))
     with pytest.raises(EmptyAudio, match="no audio samples"):
@@ -203,27 +251,6 @@ def test_the_name_of_a_file_means_nothing(tmp_path: Path, name: str) -> None:
 
 def children() -> set[psutil.Process]:
     return set(psutil.Process().children())
-
-
-def test_the_decoder_sees_no_secret_and_cannot_open_a_second_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
-    (tmp_path / "a.flac").write_bytes(flac_silence(3600, rate_hz=192_000, channels=8))
-    seen: list[tuple[dict[str, str], tuple[int, int]]] = []
-
-    others = children()
-
-    def look(_fraction: float) -> None:
-        [decoder] = children() - others
-        if any(file.path.endswith("a.flac") for file in decoder.open_files()):
-            seen.append((decoder.environ(), decoder.rlimit(psutil.RLIMIT_NOFILE)))
-            raise Cancelled
-
-    with pytest.raises(Cancelled):
-        decode(tmp_path / "a.flac", max_s=43_200, progress=look)
-    environment, (n_files, _) = seen[0]
-    assert "AWS_SECRET_ACCESS_KEY" not in environment and n_files < 10
 
 
 def test_what_progress_raises_ends_the_decoder_at_once(tmp_path: Path) -> None:
