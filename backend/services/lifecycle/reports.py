@@ -9,9 +9,9 @@ from enum import StrEnum
 class DrainResult(StrEnum):
     MOVED = "moved"
     SKIPPED = "skipped"
-    """Nothing to do: it was moved or deleted meanwhile, or somebody is at it."""
+    """Nothing to do: it has moved, was deleted, or another drain has it."""
     PARKED = "parked"
-    """It cannot move; its row says why, and it is not tried again before `retry_parked`."""
+    """It cannot move; its row says why, and only `retry_parked` lets it be tried again."""
     FAILED = "failed"
     """The local disk did not give it; it stays pending, and is tried again after a pause."""
 
@@ -38,6 +38,13 @@ class DrainReport:
     failed: int = 0
     stopped: str | None = None
 
+    @property
+    def remarks(self) -> str:
+        """What did not move, and why the pass ended early; empty if neither is the case."""
+        counts = {"parked": self.parked, "failed": self.failed, "skipped": self.skipped}
+        said = [f"{count} {name}" for name, count in counts.items() if count]
+        return ", ".join(["", *said]) + (f"; stopped: {self.stopped}" if self.stopped else "")
+
     def plus(self, outcome: DrainOutcome) -> DrainReport:
         """The report with one more object in it."""
         count = getattr(self, outcome.result)
@@ -52,7 +59,7 @@ class Backlog:
     Attributes:
         objects: how many are on the local disk.
         bytes: their size together.
-        parked: how many of them do not move until somebody looks at them.
+        parked: how many of them do not move before `retry_parked`.
         oldest_s: how long the oldest of the others has been waiting.
     """
 
