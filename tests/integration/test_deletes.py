@@ -155,7 +155,7 @@ async def test_objects_that_a_job_stores_meanwhile_go_too(
     async def add_one(store: str, of: str) -> None:
         nonlocal added
         await real(store, of)
-        if not added and store == depot.storage.store_names[-1]:
+        if not added and store == depot.storage.parts.stores.names[-1]:
             added = True
             late = await depot.local.save_audio_file(b"late", conversation_id, "late.wav", at=AT)
             async with depot.database.transaction() as session:
