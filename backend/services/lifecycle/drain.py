@@ -157,7 +157,7 @@ class DrainService:
             for _ in range(concurrency or self._concurrency):
                 group.create_task(work())
         if report != DrainReport():
-            logger.info("drained %d objects (%d bytes)%s", report.moved, report.bytes, _remarks(report))
+            logger.info("drained %d objects (%d bytes)%s", report.moved, report.bytes, report.remarks)
         return report
 
     async def drain_object(self, object_id: int) -> DrainOutcome:
@@ -287,9 +287,3 @@ class _Queue:
             row = self._page.popleft()
             self._last = row.id
             return row
-
-
-def _remarks(report: DrainReport) -> str:
-    counts = {"parked": report.parked, "failed": report.failed, "skipped": report.skipped}
-    said = [f"{count} {name}" for name, count in counts.items() if count]
-    return ", ".join(["", *said]) + (f"; stopped: {report.stopped}" if report.stopped else "")

@@ -11,7 +11,7 @@ class DrainResult(StrEnum):
     SKIPPED = "skipped"
     """Nothing to do: the object was moved or deleted, or another process is moving it."""
     PARKED = "parked"
-    """It cannot move; its row says why, and it is not tried again before `retry_parked`."""
+    """It cannot move; its row says why, and only `retry_parked` lets it be tried again."""
     FAILED = "failed"
     """The local disk did not give it; it stays pending, and is tried again after a pause."""
 
@@ -37,6 +37,13 @@ class DrainReport:
     parked: int = 0
     failed: int = 0
     stopped: str | None = None
+
+    @property
+    def remarks(self) -> str:
+        """What did not move, and why the pass ended early; empty if neither is the case."""
+        counts = {"parked": self.parked, "failed": self.failed, "skipped": self.skipped}
+        said = [f"{count} {name}" for name, count in counts.items() if count]
+        return ", ".join(["", *said]) + (f"; stopped: {self.stopped}" if self.stopped else "")
 
     def plus(self, outcome: DrainOutcome) -> DrainReport:
         """The report with one more object in it."""

@@ -273,13 +273,7 @@ class StorageService:
         return await self._retrieval.access(locator, filename=filename, content_type=content_type, expected=expected)
 
     async def get_info(self, *, ask: bool = True) -> StorageInfo:
-        """Return where saves go now and why.
-
-        Args:
-            ask: ask the primary store whether it can be used, at most once in a few seconds. If it does not answer
-                soon, the last known state is returned while the question goes on. False: return what saves and the
-                background questions found.
-        """
+        """Return where saves go now and why. Arguments as in `StorageStatus.get`."""
         return await self.parts.status.get(ask=ask)
 
     async def _save(

@@ -83,7 +83,13 @@ class StorageStatus:
         self._asked_at = time.monotonic()
 
     async def get(self, *, ask: bool = True) -> StorageInfo:
-        """As `StorageService.get_info`."""
+        """Return where saves go now and why.
+
+        Args:
+            ask: ask the primary store whether it can be used, at most once in a few seconds. If it does not answer
+                soon, the last known state is returned while the question goes on. False: return what saves and the
+                background questions found.
+        """
         if ask and time.monotonic() - self._asked_at > ASK_AGAIN_AFTER_S:
             with anyio.move_on_after(WAIT_FOR_ANSWER_S):
                 await self._breaker.ask()
