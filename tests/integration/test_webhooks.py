@@ -132,6 +132,19 @@ async def test_a_receiver_with_another_secret_refuses_the_message(desk: Desk) ->
         Webhook(SECRET).verify(received.body.replace(b"completed", b"failed"), dict(received.headers))
 
 
+async def test_a_message_that_is_sent_again_later_under_another_time_is_refused(desk: Desk) -> None:
+    """The time is signed, so a recorded message is good for the minutes that receivers allow and no longer."""
+    await desk.service.attempt((await desk.message()).id)
+
+    (received,) = desk.receiver.requests
+    headers = dict(received.headers)
+    sent_at = int(headers["webhook-timestamp"])
+    assert abs(sent_at - datetime.now(UTC).timestamp()) < 60
+    for other in (sent_at + 240, sent_at - 3600):
+        with pytest.raises(WebhookVerificationError):
+            Webhook(SECRET).verify(received.body, {**headers, "webhook-timestamp": str(other)})
+
+
 @pytest.mark.parametrize("secret", [SECRET, NEW_SECRET])
 async def test_while_a_secret_is_replaced_both_verify(desk: Desk, secret: str) -> None:
     both = service(desk.database, SECRET, NEW_SECRET)
