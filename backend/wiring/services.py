@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -14,7 +14,6 @@ import anyio.to_thread
 from backend.config import Settings
 from backend.database.migrate import check_migrated, migrate
 from backend.database.session import Database
-from backend.domain.addresses import parse_allowance
 from backend.engines.audio.confinement import Confinement, Measures
 from backend.engines.audio.process import measure_confinement
 from backend.observability.metrics import Metrics
@@ -22,42 +21,26 @@ from backend.observability.tracing import set_up_tracing
 from backend.permissions import close_folder
 from backend.services.conversations.deletion import DeletionService
 from backend.services.conversations.reading import ConversationService
-from backend.services.jobs.attempts import Attempts
 from backend.services.jobs.durable.engine import DurableEngine
-from backend.services.jobs.heartbeat import Heartbeat, this_process
 from backend.services.jobs.intake import Intake
-from backend.services.jobs.maintenance.announcements import DeliveryQueue
-from backend.services.jobs.maintenance.objects import QUEUE as STORAGE
-from backend.services.jobs.metrics import QueueMetrics
-from backend.services.jobs.queue import JobQueue
-from backend.services.jobs.recording import Recordings
-from backend.services.jobs.runner import ALL_QUEUES, JobRunner
+from backend.services.jobs.runner import JobRunner
 from backend.services.jobs.schedule.log import ScheduleLog
 from backend.services.jobs.schedule.scheduler import Scheduler
 from backend.services.jobs.service import JobService
-from backend.services.jobs.watch import JobWatch
 from backend.services.lifecycle.drain import DrainService
 from backend.services.lifecycle.metrics import BacklogMetrics
 from backend.services.people.service import PeopleService
 from backend.services.processing.service import ProcessingService
 from backend.services.reconciliation import ReconciliationService
-from backend.services.remote.client import OutboundClient
-from backend.services.remote.download import Fetcher
 from backend.services.speech.pipeline import SpeechPipeline
 from backend.services.storage import Mover, StorageParts, StorageService
 from backend.services.storage.placement.parts import open_parts
 from backend.services.uploads.service import UploadService
-from backend.services.uploads.sources import Sources
-from backend.services.webhooks.service import WebhookService, read_secrets
+from backend.services.webhooks.service import WebhookService
 from backend.wiring.engines import open_speech
-from backend.wiring.schedule import Parts, open_periodic_work
+from backend.wiring.jobs import Core, open_jobs
 
 logger = logging.getLogger(__name__)
-
-
-WORKFLOWS_VERSION = "2"
-"""Raised whenever the steps of a workflow, their order or what they return change: jobs in flight then start again
-instead of resuming from checkpoints of another shape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,102 +100,60 @@ async def open_services(
     speech = speech or open_speech(settings)
     confinement = await anyio.to_thread.run_sync(_measure_confinement, settings.decoder_confinement)
     async with AsyncExitStack() as stack:
-        stored = parts or open_parts(settings.storage)
-        storage = await _open_storage(settings, stored, stack)
-        database = await _open_database(settings, stack)
-        people = PeopleService(database, enabled=settings.known_voices)
-        metrics = Metrics()
-        metrics.register(stored.metrics)
-        processing = ProcessingService(storage, database, speech, people, metrics)
-        drain = _open_drain(settings, storage, stored.mover, database, metrics)
-        deletes = DeletionService(storage, stored.stores, stored.accepted, database)
-        uploads = UploadService(
+        core = await _open_core(settings, parts or open_parts(settings.storage), speech, stack)
+        jobs = open_jobs(core, listen, stack)
+        core.metrics.register_asking(BacklogMetrics(core.drain).ask)
+        yield Services(
+            settings=settings,
+            storage=core.storage,
+            database=core.database,
+            speech=speech,
+            confinement=confinement,
+            processing=core.processing,
+            conversations=ConversationService(core.storage, core.database),
+            people=core.people,
+            metrics=core.metrics,
+            webhooks=jobs.webhooks,
+            drain=core.drain,
+            deletes=core.deletes,
+            reconciliation=_open_reconciliation(core.stored, core.database),
+            intake=jobs.intake,
+            jobs=jobs.service,
+            runner=jobs.runner,
+            scheduler=jobs.periodic.scheduler,
+            schedule=jobs.periodic.log,
+            durable=jobs.durable,
+            uploads=core.uploads,
+        )
+
+
+async def _open_core(settings: Settings, stored: StorageParts, speech: SpeechPipeline, stack: AsyncExitStack) -> Core:
+    """Open what does its work without jobs."""
+    storage = await _open_storage(settings, stored, stack)
+    database = await _open_database(settings, stack)
+    people = PeopleService(database, enabled=settings.known_voices)
+    metrics = Metrics()
+    metrics.register(stored.metrics)
+    return Core(
+        settings=settings,
+        stored=stored,
+        storage=storage,
+        database=database,
+        speech=speech,
+        metrics=metrics,
+        people=people,
+        processing=ProcessingService(storage, database, speech, people, metrics),
+        drain=_open_drain(settings, storage, stored.mover, database, metrics),
+        deletes=DeletionService(storage, stored.stores, stored.accepted, database),
+        uploads=UploadService(
             storage,
             stored.resumable,
             stored.stores.direct,
             database,
             max_bytes=settings.max_upload_bytes,
             expires_s=settings.upload_expires_s,
-        )
-        identity = this_process()
-        durable = DurableEngine(settings.database_url, executor_id=identity.id, version=WORKFLOWS_VERSION)
-        deliveries = DeliveryQueue(durable)
-        webhooks = open_webhooks(settings, database, deliveries.add)
-        recordings = Recordings(storage, stored.accepted, stored.mover, database)
-        attempts = Attempts(recordings, stored.accepted, database, processing, worker_id=identity.id)
-        queue, watch = JobQueue(durable), JobWatch(database)
-        listen = _default_queues(settings) if listen is None else listen
-        heartbeat = Heartbeat(database.url, identity, listen)
-        work = Parts(
-            stored=stored,
-            database=database,
-            durable=durable,
-            heartbeat=heartbeat,
-            attempts=attempts,
-            queue=queue,
-            watch=watch,
-            uploads=uploads,
-            webhooks=webhooks,
-            deliveries=deliveries,
-            drain=drain,
-            deletes=deletes,
-        )
-        periodic = open_periodic_work(settings, work)
-        runner = JobRunner(
-            durable,
-            attempts,
-            watch,
-            periodic.running,
-            periodic.announcements,
-            periodic.scheduler,
-            heartbeat,
-            listen=listen,
-            at_once=settings.jobs_at_once,
-            poll_s=settings.queue_poll_s,
-        )
-        stack.callback(watch.close)
-        stack.push_async_callback(runner.stop)
-        intake = Intake(
-            storage,
-            stored.accepted,
-            database,
-            Sources(storage, _open_fetcher(settings), uploads, max_bytes=settings.max_upload_bytes),
-            webhooks,
-            speech,
-            metrics,
-            runner,
-            queue,
-            watch,
-            share_recordings=settings.workers == "none",
-            max_queued=settings.max_queued_jobs,
-            max_queued_per_owner=settings.max_queued_jobs_per_key,
-        )
-        jobs = JobService(storage, stored.accepted, database, durable, queue, watch, runner)
-        metrics.register(periodic.log)
-        metrics.register_asking(BacklogMetrics(drain).ask)
-        metrics.register_asking(QueueMetrics(jobs).ask)
-        yield Services(
-            settings=settings,
-            storage=storage,
-            database=database,
-            speech=speech,
-            confinement=confinement,
-            processing=processing,
-            conversations=ConversationService(storage, database),
-            people=people,
-            metrics=metrics,
-            webhooks=webhooks,
-            drain=drain,
-            deletes=deletes,
-            reconciliation=_open_reconciliation(stored, database),
-            intake=intake,
-            jobs=jobs,
-            runner=runner,
-            scheduler=periodic.scheduler,
-            schedule=periodic.log,
-            durable=durable,
-            uploads=uploads,
-        )
+        ),
+    )
 
 
 @cache
@@ -256,11 +197,6 @@ async def _open_database(settings: Settings, stack: AsyncExitStack) -> Database:
     return database
 
 
-def _default_queues(settings: Settings) -> Sequence[str]:
-    """Without workers, a process still moves the files on its own disk."""
-    return ALL_QUEUES if settings.workers == "embedded" else (STORAGE,)
-
-
 def _open_reconciliation(parts: StorageParts, database: Database) -> ReconciliationService:
     return ReconciliationService(parts.stores, parts.spool, parts.space, database)
 
@@ -276,32 +212,3 @@ def _open_drain(
         concurrency=settings.storage.drain_concurrency,
         max_bytes_per_s=settings.storage.drain_max_bytes_per_s,
     )
-
-
-def open_webhooks(
-    settings: Settings, database: Database, schedule: Callable[[str], Awaitable[object]]
-) -> WebhookService:
-    """The sender of callbacks; `schedule` makes the attempts for a message."""
-    secret = settings.webhook_secret.get_secret_value() if settings.webhook_secret else ""
-    return WebhookService(
-        database,
-        _open_outbound(settings),
-        secrets=read_secrets(secret),
-        default_url=settings.webhook_url,
-        timeout_s=settings.webhook_timeout_s,
-        schedule=schedule,
-    )
-
-
-def _open_fetcher(settings: Settings) -> Fetcher:
-    return Fetcher(
-        _open_outbound(settings),
-        enabled=settings.ingest_from_url,
-        max_bytes=settings.max_upload_bytes,
-        stall_timeout_s=settings.upload_stall_timeout_s,
-        timeout_s=settings.ingest_timeout_s,
-    )
-
-
-def _open_outbound(settings: Settings) -> OutboundClient:
-    return OutboundClient(parse_allowance(settings.outbound_allow_private or ""))
