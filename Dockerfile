@@ -47,4 +47,5 @@ EXPOSE 8000
 # Ready means that the engines are loaded, which the first start spends some time on.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=120s --retries=4 \
     CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:' + os.environ['PORT'] + '/health/ready', timeout=4)"]
-CMD ["sh", "-c", "aperta migrate && exec aperta serve"]
+# Without API_KEYS the first start makes a key, prints it and keeps it in the volume.
+CMD ["sh", "-c", "aperta migrate && exec aperta serve --make-key /data/api-key"]

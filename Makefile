@@ -15,7 +15,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export PYANNOTE_METRICS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-servers test-ceph test-pyannote test-wheel build lint format rooms sample screenshot bench constraints sbom audit clean
+.PHONY: help run test test-servers test-ceph test-pyannote test-wheel build lint format rooms schedule sample screenshot bench constraints sbom audit clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS="$$(printf '\t')" read -r target text; do \
@@ -55,6 +55,9 @@ format: .venv/.installed-dev ## Format the code and sort its imports
 
 rooms: ## Write the list of rooms in docs/AUDIO_ARCHITECTURE.md from the modules' docstrings
 	$(PYTHON) scripts/list_rooms.py
+
+schedule: .venv/.installed ## Write the table of periodic work in docs/AUDIO_ARCHITECTURE.md from the code
+	.venv/bin/python -m scripts.list_schedule
 
 sample: .venv/.installed ## Make the sample recording again (needs flite)
 	.venv/bin/python samples/make_sample.py

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from enum import StrEnum
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -17,6 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from backend.database.session import validated_url
 from backend.domain.access import AccessKeys, read_admins, read_keys
 from backend.domain.addresses import parse_allowance
+from backend.domain.hosts import ANY, OwnNames, parse_names, parse_prefix
 from backend.errors import InvalidInput
 from backend.observability.logs import LogFormat, log_handler
 from backend.services.remote.client import parse_url
@@ -43,7 +45,7 @@ class DiarizationEngine(StrEnum):
 
 
 class SpeechConfig(BaseSettings):
-    """Which engines run and how. `auto` takes what is on disk and never downloads."""
+    """Which engines run and how. `auto` uses models on disk and never downloads."""
 
     model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore")
 
@@ -75,6 +77,18 @@ def _keys(keys: SecretStr) -> SecretStr:
     return keys
 
 
+def _proxies(text: str) -> str:
+    for entry in text.split(","):
+        if text != "*":
+            ip_network(entry.strip())
+    return text
+
+
+def _names(text: str) -> str:
+    parse_names(text)
+    return text
+
+
 def _web_address(url: str) -> str:
     try:
         parse_url(url)
@@ -102,6 +116,10 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535)
     api_keys: Annotated[SecretStr, AfterValidator(_keys)] | None = None
     api_admins: str | None = None
+    allow_no_keys: bool = False
+    allowed_hosts: Annotated[str, AfterValidator(_names)] | None = None
+    root_path: Annotated[str, AfterValidator(parse_prefix)] | None = None
+    forwarded_allow_ips: Annotated[str, AfterValidator(_proxies)] = "127.0.0.1,::1"
     log_level: str = Field("info", pattern="^(?i:critical|error|warning|info|debug)$")
     log_format: LogFormat = LogFormat.TEXT
     database_url: Annotated[str, AfterValidator(validated_url)] = "sqlite+aiosqlite:///./aperta.db"
@@ -157,6 +175,11 @@ class Settings(BaseSettings):
         admins = frozenset(digests) if self.api_admins is None else read_admins(self.api_admins, digests)
         return AccessKeys(digests, admins)
 
+    def own_names(self) -> OwnNames:
+        """What this server may be called. With keys that is any name, unless ALLOWED_HOSTS narrows it."""
+        listed = parse_names(self.allowed_hosts or (ANY if self.api_keys else ""))
+        return listed.also(self.host)
+
 
 def describe_invalid_settings(error: ValidationError, shown: Callable[[str], str] = str.upper) -> str:
     """One sentence per setting that cannot be used, under the name it has in the environment, or as `shown` says."""
@@ -195,6 +218,6 @@ def describe_misspelt_settings(given: Mapping[str, str | None]) -> list[str]:
 def set_up_logging(settings: Settings) -> None:
     """Log to stderr, one line an event; libraries only from warnings on."""
     logging.basicConfig(level=logging.WARNING, handlers=[log_handler(settings.log_format)])
-    logging.getLogger("dbos").addHandler(logging.NullHandler())  # it brings a format of its own if it has no handler
+    logging.getLogger("dbos").addHandler(logging.NullHandler())  # it adds its own format if it has no handler
     for name in ("backend", "uvicorn.access"):
         logging.getLogger(name).setLevel(settings.log_level.upper())

@@ -11,7 +11,7 @@ AppError
 ├── NotFound                no such conversation, object or model
 │   └── UploadExpired           there was one; what arrived of it is deleted
 ├── Conflict                it is there, but not in a state that allows this
-│   └── UploadInUse             another request has it at this moment; waiting helps
+│   └── UploadInUse             another request is writing to it; waiting helps
 ├── ObjectExists            a write-once key is taken
 ├── TooManyJobs             the queue is full; waiting helps
 ├── StorageError            a store said no; which kind matters to the reader
@@ -108,6 +108,14 @@ class StorageMisconfigured(StorageError):
 
 
 class StorageUnavailable(StorageError):
+    """
+    Attributes:
+        answered: whether the store said so itself.
+        retry_in_s: when the store is asked next, if that is known.
+    """
+
+    retry_in_s: float | None = None
+
     def __init__(self, message: str, *, answered: bool = True) -> None:
         super().__init__(message)
         self.answered = answered

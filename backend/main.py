@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 if __name__ == "__main__":
-    # Run as a file, from whatever folder: the project is the working directory and the import root, as for `make run`.
+    # Run as a file, from any folder: the project is the working directory and the import root, as for `make run`.
     ROOT = Path(__file__).resolve().parents[1]
     os.chdir(ROOT)
     sys.path[0] = str(ROOT)
@@ -27,12 +27,15 @@ from backend import __version__
 from backend.api.middleware.access import add_access
 from backend.api.middleware.body_limits import add_body_limits
 from backend.api.middleware.connections import timed_protocol
+from backend.api.middleware.own_address import add_own_address
 from backend.api.middleware.request_ids import add_request_ids
+from backend.api.middleware.response_headers import add_response_headers
 from backend.api.problems import add_problem_handlers
 from backend.api.routes import audio, conversations, health, jobs, pages, people, storage, uploads
 from backend.api.routes import webhooks as deliveries
 from backend.config import Settings, describe_invalid_settings, read_settings
-from backend.errors import AppError
+from backend.domain.addresses import find_address, is_loopback
+from backend.errors import AppError, InvalidInput
 from backend.permissions import close_process
 from backend.wiring.services import Services, open_services
 
@@ -59,11 +62,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=_lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # such a redirect would name the server that Host names
     )
     app.state.settings = settings
     add_problem_handlers(app)
     add_body_limits(app, settings)
     add_access(app, settings)
+    add_own_address(app, settings)
+    add_response_headers(app)
     add_request_ids(app)
     for routes in (pages, audio, conversations, jobs, deliveries, people, uploads, storage, health):
         app.include_router(routes.router)
@@ -109,10 +115,11 @@ async def _running(app: FastAPI, services: Services, stop: Callable[[], None]) -
 
 async def _announce(services: Services) -> None:
     info = await services.storage.get_info()
-    place = f"s3://{info.s3_bucket}" if info.storage_type == "s3" else info.local_path
     engines = services.speech.engines
     logger.info("transcription: %s; diarization: %s", engines["transcription"], engines["diarization"])
-    logger.info("storage: %s (%s)%s", info.storage_type, place, f"; S3 is off: {info.reason}" if info.reason else "")
+    logger.info(
+        "storage: %s (%s)%s", info.storage_type, info.place, f"; S3 is off: {info.reason}" if info.reason else ""
+    )
     logger.info("database: %s", services.database.engine.url.render_as_string(hide_password=True))
 
 
@@ -130,6 +137,7 @@ def serve(settings: Settings) -> None:
         lifespan="off",
         log_config=None,
         server_header=False,
+        proxy_headers=False,  # the app reads them itself, together with those that uvicorn leaves alone
         timeout_graceful_shutdown=30,
     )
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner, contextlib.suppress(KeyboardInterrupt):
@@ -144,12 +152,13 @@ async def _serve(settings: Settings, config: uvicorn.Config) -> None:
     def stop() -> None:
         server.should_exit = True
 
-    # Bound first: a taken port is then known before models are loaded, and PORT=0 can be told apart.
+    # Bound first: a taken port is then known before models are loaded, and the log can name the port for PORT=0.
     with _listen(settings.host, settings.port) as listener:
+        host, port = listener.getsockname()[:2]
+        _check_exposure(settings, host)
         async with open_services(settings) as services, _running(app, services, stop):
-            # Uvicorn raises the signal that stopped it once more; what is open here is still to be closed.
+            # Uvicorn raises the signal that stopped it again, before the services here are closed.
             signal.signal(signal.SIGTERM, lambda *_: None)
-            host, port = listener.getsockname()[:2]
             logger.info("Aperta %s on http://%s:%s (Swagger UI: /docs)", __version__, _in_url(host), port)
             await server.serve(sockets=[listener])
     if (error := getattr(app.state, "warm_error", None)) is not None:
@@ -166,6 +175,19 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise OSError(f"cannot listen on {host}:{port}: {error.strerror}. Set HOST or PORT to a free one.") from error
     return listener
+
+
+def _check_exposure(settings: Settings, host: str) -> None:
+    """Raises InvalidInput if other machines can use this server without a key and the settings do not ask for that."""
+    address = find_address(host)
+    if settings.api_keys is not None or (address is not None and is_loopback(address)):
+        return
+    if not settings.allow_no_keys:
+        raise InvalidInput(
+            f"Other machines can reach {host}, and there are no keys: everybody could read and delete every recording. "
+            "Set API_KEYS (name:secret), or ALLOW_NO_KEYS=true if that is meant, or HOST=127.0.0.1."
+        )
+    logger.warning("no keys: everybody who reaches %s can read and delete every recording (ALLOW_NO_KEYS)", host)
 
 
 def _in_url(host: str) -> str:

@@ -1,4 +1,4 @@
-"""What the durable layer costs: with engines that hear at once what they are told, everything else is real.
+"""What the durable layer costs: the engines answer at once with a script, everything else is real.
 
 python -m benchmarks.jobs overhead      milliseconds a job takes with and without checkpoints and a queue
 python -m benchmarks.jobs throughput    jobs a second through PostgreSQL by 1, 2 and 3 worker processes
@@ -29,16 +29,22 @@ import psutil
 import psycopg
 
 from backend.config import Settings
-from backend.database import conversations
+from backend.database import transcripts
 from backend.database.migrate import migrate
-from backend.database.models import Conversation, ConversationStatus, Job, JobStatus
+from backend.database.models import Conversation, Job
 from backend.database.session import Database
+from backend.domain.states.conversations import ConversationStatus
+from backend.domain.states.jobs import JobStatus
 from backend.domain.transcript import Segment, SpeakerStats, Transcript, Word
+from backend.domain.voices import named_speakers
+from backend.services.jobs.intake import Submission
+from backend.services.jobs.queue import QUEUES
 from backend.services.jobs.runner import ALL_QUEUES
-from backend.services.jobs.service import QUEUES, ReceivedRecording, Submission
+from backend.services.jobs.views import JobView
 from backend.services.processing.service import ProcessOptions
 from backend.services.speech.steps import DirectSteps
 from backend.services.storage import StorageConfig
+from backend.services.uploads.sources import StreamedRecording
 from backend.wiring.services import Services, open_services
 from benchmarks.report import UNKNOWN, describe, machine, table
 from tests.conftest import scripted_speech
@@ -103,7 +109,7 @@ def measure_overhead(options: argparse.Namespace, folder: Path, databases: dict[
 
 
 def measure_throughput(options: argparse.Namespace, folder: Path, databases: dict[str, str]) -> None:
-    """A queue that is full before anybody works."""
+    """A queue that is full before work begins."""
     rows = []
     url = databases["PostgreSQL"]
     for processes in options.processes:
@@ -254,12 +260,11 @@ async def opened(url: str, folder: Path, listen: tuple[str, ...], *, at_once: in
         yield services
 
 
-async def submit(services: Services, sound: bytes, how: Submission) -> Job:
+async def submit(services: Services, sound: bytes, how: Submission) -> JobView:
     async def chunks() -> AsyncIterator[bytes]:
         yield sound
 
-    async with services.storage.spool(chunks()) as spooled:
-        return await services.jobs.submit(ReceivedRecording(spooled, "tone.wav", "audio/wav"), OPTIONS, how)
+    return await services.intake.accept(StreamedRecording(chunks(), "tone.wav", "audio/wav"), OPTIONS, how)
 
 
 async def run_durably(services: Services, sound: bytes, *, here: bool) -> None:
@@ -301,14 +306,10 @@ async def commit_conversation(database: Database, segments: int) -> None:
         Segment(n, n + 0.9, "And so it was said.", (Word(" And", n, n + 0.2, 0.9),), speaker=f"Speaker {1 + n % 2}")
         for n in range(segments)
     )
-    stats = {f"Speaker {n}": SpeakerStats(1.0, 0.5, 10, 5) for n in (1, 2)}
-    row = Conversation(id=f"conv_{uuid4().hex}", status="processing", filename="a.wav", created_at=now)
+    speakers = named_speakers({f"Speaker {n}": SpeakerStats(1.0, 0.5, 10, 5) for n in (1, 2)}, {})
+    row = Conversation(id=f"conv_{uuid4().hex}", status="completed", filename="a.wav", created_at=now)
     async with database.transaction() as session:
-        session.add(row)
-        await session.flush()
-        await conversations.save_result(
-            session, row, Transcript(said, "en"), stats, [], identities={}, completed_at=now
-        )
+        await transcripts.write(session, row, Transcript(said, "en"), speakers)
 
 
 async def timed(run: Callable[[], Awaitable[None]]) -> float:

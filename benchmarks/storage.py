@@ -27,8 +27,9 @@ from boto3.s3.transfer import TransferConfig
 from sqlalchemy import insert
 
 from backend.database.migrate import migrate
-from backend.database.models import Conversation, ConversationStatus, StoredObjectRow
+from backend.database.models import Conversation, StoredObjectRow
 from backend.database.session import Database
+from backend.domain.states.conversations import ConversationStatus
 from backend.observability.metrics import Metrics
 from backend.services.lifecycle.drain import DrainService
 from backend.services.reconciliation import ReconciliationService, Scope
@@ -153,7 +154,9 @@ async def drain(bench: Bench) -> str:
         await _plant(database, bench.folder / "drain", count, f"drain{threads}", DRAINED_BYTES)
         async with StorageService(config.model_copy(update={"drain_concurrency": threads})) as storage:
             began = time.perf_counter()
-            report = await DrainService(storage, database, Metrics(), concurrency=threads).drain_all()
+            report = await DrainService(
+                storage, storage.parts.mover, database, Metrics(), concurrency=threads
+            ).drain_all()
             seconds[f"drain, DRAIN_CONCURRENCY={threads}"] = [time.perf_counter() - began]
         assert report.moved == count, report
         keys = [f"bare/{threads}/{number}" for number in range(count)]
@@ -173,8 +176,10 @@ async def verify(bench: Bench) -> str:
     database = Database(url)
     await _plant(database, bench.folder / "verify", count, "verify", FILE_BYTES)
     async with StorageService(bench.local("verify")) as storage:
+        parts = storage.parts
+        service = ReconciliationService(parts.stores, parts.spool, parts.space, database)
         for deep in (False, True):
-            report = await ReconciliationService(storage, database).verify(Scope(deep=deep))
+            report = await service.verify(Scope(deep=deep))
             assert (report.exit_code, report.checked.rows, report.checked.objects) == (0, count, count), report
             name = "`verify --deep`" if deep else "`verify`"
             rows.append((name, f"{report.seconds:.1f}", f"{count / report.seconds:.0f}"))

@@ -1,6 +1,6 @@
 """How fast big uploads reach the disk, and how much memory that takes.
 
-The server runs in a process of its own, with the whole application and no models. It is compared with `cat` from file
+The server runs in another process, with the whole application and no models. It is compared with `cat` from file
 to file, and with `cat` from a socket on loopback to a file, which is all that a server could at best do. Client and
 source are the same for all of them, the disk is that of `--folder`. Everything counts from the first byte sent until
 the file is complete; for uploads that includes fsync and SHA-256, for `cat` it is told with and without fsync.
@@ -141,7 +141,7 @@ def memory(server: Server, source: Path) -> None:
 
 
 def cut_and_resume(server: Server, source: Path, sha256: str, cuts: int, seed: int) -> None:
-    """One upload whose connection is reset so many times, at random places."""
+    """One upload whose connection is reset this many times, at random places."""
     size, chance = source.stat().st_size, random.Random(seed)
     places = sorted(chance.randrange(size) for _ in range(cuts))
     began = time.perf_counter()
@@ -234,7 +234,8 @@ def send_piece(server: Server, url: str, source: Path, offset: int, stop_at: int
 
 @contextmanager
 def sending(server: Server, method: str, path: str, headers: dict[str, str]) -> Iterator[socket.socket]:
-    lines = [f"{method} {path} HTTP/1.1", "Host: x", "Connection: close", *(f"{k}: {v}" for k, v in headers.items())]
+    lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Connection: close"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
     with socket.create_connection(("127.0.0.1", server.port)) as sock:
         sock.sendall("\r\n".join([*lines, "", ""]).encode())
         yield sock
@@ -293,6 +294,7 @@ def serve(port: int, folder: Path) -> None:
 
     from backend.api.middleware.connections import timed_protocol
     from backend.api.requests.source import open_form
+    from backend.api.requests.stream import StreamedBody
     from backend.config import Settings
     from backend.domain.transcript import Transcription
     from backend.engines.heap import return_large_blocks
@@ -305,7 +307,7 @@ def serve(port: int, folder: Path) -> None:
 
     async def spool(request: Request) -> Response:
         services: Services = request.app.state.services
-        form = open_form(request, services)
+        form = open_form(request, settings.max_upload_bytes)
         async with services.storage.spool(form.file_chunks(), max_bytes=settings.max_upload_bytes) as spooled:
             return PlainTextResponse(spooled.sha256)
 
@@ -323,7 +325,7 @@ def serve(port: int, folder: Path) -> None:
     speech = SpeechPipeline(Lazy("none", lambda: ScriptedTranscriber(Transcription((), "en"))), None, max_audio_s=60)
     return_large_blocks()  # as a server with models does
     app = create_app(settings)
-    app.add_route("/audio/process/spool", spool, methods=["POST"])
+    app.router.add_api_route("/audio/process/spool", spool, methods=["POST"], route_class_override=StreamedBody)
     protocol = timed_protocol(settings.upload_stall_timeout_s)
     config = uvicorn.Config(app, port=port, http=protocol, ws="none", lifespan="off", log_level="warning")
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:

@@ -20,7 +20,7 @@ from backend.engines.lazy import Lazy
 from backend.engines.scripted import ScriptedDiarizer, ScriptedTranscriber
 from backend.main import create_app
 from backend.services.speech.pipeline import SpeechPipeline
-from backend.services.storage import StorageConfig
+from backend.services.storage import StorageConfig, StorageParts
 from backend.wiring.services import Services, open_services
 
 pytest_plugins = ["tests.support.fixtures_storage", "tests.support.fixtures_reconciliation"]
@@ -69,7 +69,7 @@ def settings(tmp_path: Path) -> Settings:
 def scripted_speech(
     heard: Transcription | Exception = HEARD, turns: tuple[SpeakerTurn, ...] | Exception = TURNS, max_s: float = 60
 ) -> SpeechPipeline:
-    """A pipeline that decodes for real and then hears what it is told."""
+    """A pipeline that decodes for real and then gives a fixed result."""
     diarization = turns if isinstance(turns, Exception) else Diarization(turns, turns)
     return SpeechPipeline(
         Lazy("scripted", lambda: ScriptedTranscriber(heard)),
@@ -80,14 +80,14 @@ def scripted_speech(
 
 @asynccontextmanager
 async def api(
-    settings: Settings, speech: SpeechPipeline | None = None
+    settings: Settings, speech: SpeechPipeline | None = None, parts: StorageParts | None = None
 ) -> AsyncIterator[tuple[httpx.AsyncClient, Services]]:
     """The app over its services, without a network in between."""
     app = create_app(settings)
-    async with open_services(settings, speech=speech or scripted_speech()) as services:
+    async with open_services(settings, speech=speech or scripted_speech(), parts=parts) as services:
         app.state.services = services
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://aperta") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             yield client, services
 
 

@@ -1,17 +1,21 @@
-"""Errors as RFC 9457 problem details (`application/problem+json`). The only place where errors meet status codes."""
+"""Errors as answers: the only place where errors meet status codes.
+
+They are problem details (RFC 9457, `application/problem+json`), unless a group of routes brings a renderer.
+"""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
@@ -71,8 +75,41 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, object]]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class ErrorAnswer:
+    """What an error's answer says, in whichever form. The attributes are named as in RFC 9457; `extra` has more."""
+
+    status: int
+    title: str
+    detail: str
+    instance: str
+    type: str = "about:blank"
+    extra: Mapping[str, object] = field(default_factory=dict)
+
+
+Renderer = Callable[[ErrorAnswer], Response]
+"""Makes the body of an error's answer; the headers are added to it."""
+
+
+def render_problem(error: ErrorAnswer) -> Response:
+    """The form of a problem detail."""
+    body = {name: getattr(error, name) for name in ("type", "title", "status", "detail", "instance")}
+    return JSONResponse(body | dict(error.extra), error.status, media_type="application/problem+json")
+
+
+def render_errors_of(app: FastAPI, router: APIRouter, renderer: Renderer) -> None:
+    """Answer errors below a router's prefix in another form, also those of middleware and of paths without a route.
+
+    Raises:
+        ValueError: the router has no prefix, so every path would be meant.
+    """
+    if not router.prefix:
+        raise ValueError("The router needs a prefix: below it the renderer answers.")
+    app.state.error_renderers = getattr(app.state, "error_renderers", {}) | {router.prefix: renderer}
+
+
 def add_problem_handlers(app: FastAPI) -> None:
-    """Every error leaves the app as a problem detail."""
+    """Every error leaves the app as a problem detail, or in the form of its group of routes."""
     app.add_exception_handler(errors.AppError, _app_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
@@ -93,63 +130,71 @@ def problem_of(error: errors.AppError) -> Problem:
     return Problem(type=_urn(kind), title=_title(kind), status=_status(kind), detail=str(error), instance=None)
 
 
-def http_problem(request: Request, error: HTTPException) -> JSONResponse:
+def http_problem(request: Request, error: HTTPException) -> Response:
     """The answer to a request that was refused with a plain status."""
     phrase = HTTPStatus(error.status_code).phrase
-    return _problem(request, error.status_code, phrase, str(error.detail or phrase), headers=error.headers)
+    return _answer(request, error.status_code, phrase, str(error.detail or phrase), headers=error.headers)
 
 
-async def _app_error(request: Request, error: Exception) -> JSONResponse:
+async def _app_error(request: Request, error: Exception) -> Response:
     status = _status(type(error))
-    extra: dict[str, object] = {"type": _urn(type(error))}
-    if isinstance(error, errors.ProcessingFailed):
-        extra["conversation_id"] = error.conversation_id
+    extra = {"conversation_id": error.conversation_id} if isinstance(error, errors.ProcessingFailed) else {}
     if status >= 500:
         logger.error("%s %s: %s", request.method, request.url.path, error)
-    return _problem(request, status, _title(type(error)), str(error), extra, _asked_again(request, error))
+    kind = type(error)
+    return _answer(request, status, _title(kind), str(error), extra, _asked_again(error), urn=_urn(kind))
 
 
-def _asked_again(request: Request, error: Exception) -> dict[str, str]:
-    """When it is known at what time a store is asked next, it helps nobody to come back earlier."""
-    if not isinstance(error, errors.StorageUnavailable):
-        return {}
-    in_s = request.app.state.services.storage.breaker.view().retry_in_s
+def _asked_again(error: Exception) -> dict[str, str]:
+    """The time at which a store is asked next, if that is known: before it, another request would fail as well."""
+    in_s = error.retry_in_s if isinstance(error, errors.StorageUnavailable) else None
     return {} if in_s is None else {"Retry-After": str(max(1, math.ceil(in_s)))}
 
 
-async def _http_error(request: Request, error: Exception) -> JSONResponse:
+async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return http_problem(request, error)
 
 
-async def _validation_error(request: Request, error: Exception) -> JSONResponse:
+async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     found = [
         {"field": ".".join(str(part) for part in item["loc"][1:] or item["loc"]), "message": item["msg"]}
         for item in error.errors()
     ]
     detail = "; ".join(f"{item['field']}: {item['message']}" for item in found)
-    return _problem(request, 422, "Invalid input", detail, {"errors": jsonable_encoder(found)})
+    return _answer(request, 422, "Invalid input", detail, {"errors": jsonable_encoder(found)})
 
 
-async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+async def _unexpected(request: Request, error: Exception) -> Response:
     logger.error("%s %s broke", request.method, request.url.path, exc_info=error)
-    return _problem(request, 500, "Internal server error", "Something broke; the server's log says what.")
+    return _answer(request, 500, "Internal server error", "Something broke; the server's log says what.")
 
 
-def _problem(
+def _answer(
     request: Request,
     status: int,
     title: str,
     detail: str,
     extra: Mapping[str, object] | None = None,
     headers: Mapping[str, str] | None = None,
-) -> JSONResponse:
-    body = {"type": "about:blank", "title": title, "status": status, "detail": detail, "instance": request.url.path}
-    sent = dict(headers or {})
+    *,
+    urn: str = "about:blank",
+) -> Response:
+    error = ErrorAnswer(status, title, detail, request.url.path, urn, extra or {})
+    response = _renderer_for(request)(error)
+    response.headers.update(headers or {})
     if status in RETRY_AFTER_S:
-        sent.setdefault("Retry-After", RETRY_AFTER_S[status])
-    return JSONResponse(body | dict(extra or {}), status, sent, media_type="application/problem+json")
+        response.headers.setdefault("Retry-After", RETRY_AFTER_S[status])
+    return response
+
+
+def _renderer_for(request: Request) -> Renderer:
+    """By prefix and not by route: errors in middleware come before the routes, and a 404 has none."""
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    renderers: Mapping[str, Renderer] = getattr(request.app.state, "error_renderers", {})
+    found = [prefix for prefix in renderers if path == prefix or path.startswith(f"{prefix}/")]
+    return renderers[max(found, key=len)] if found else render_problem
 
 
 def _status(kind: type[Exception]) -> int:

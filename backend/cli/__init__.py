@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import aiofiles
 import typer
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from backend import __version__
 from backend.cli.errors import plain_errors
+from backend.cli.keys import first_key
 from backend.cli.storage_commands import storage
 from backend.config import Settings, describe_invalid_settings, read_settings
 from backend.errors import AppError
@@ -30,8 +31,8 @@ from backend.services.speech.values import Channels, StageProgress
 if TYPE_CHECKING:
     from backend.api.schemas.audio import ProcessResponse
 
-app = typer.Typer(no_args_is_help=True, help="Recordings in; stored audio and who said what out.")
-models = typer.Typer(no_args_is_help=True, help="Speech models on this disk.")
+app = typer.Typer(no_args_is_help=True, help="Turn recordings into stored audio and transcripts of who said what.")
+models = typer.Typer(no_args_is_help=True, help="List and download speech models.")
 app.add_typer(models, name="models")
 app.add_typer(storage, name="storage")
 
@@ -39,7 +40,7 @@ CHUNK_BYTES = 1024 * 1024
 
 
 class Workers(StrEnum):
-    """Who processes what a server accepts."""
+    """Where the jobs run that a server accepts."""
 
     EMBEDDED = "embedded"
     NONE = "none"
@@ -60,25 +61,34 @@ def serve(
     workers: Annotated[
         Workers | None, typer.Option(help="embedded: process recordings here; none: leave that to `aperta worker`.")
     ] = None,
+    make_key: Annotated[
+        Path | None,
+        typer.Option(help="Without API_KEYS, use the key in this file; if there is none, make one and print it."),
+    ] = None,
 ) -> None:
     """Serve the API and the page."""
     from backend.main import serve as run_server
 
     with plain_errors():
         settings = read_settings()
+        if make_key and settings.api_keys is None and not settings.allow_no_keys:
+            settings = settings.model_copy(update={"api_keys": SecretStr(first_key(make_key))})
         asked = (("host", host), ("port", port), ("workers", workers and workers.value))
         run_server(settings.model_copy(update={name: value for name, value in asked if value is not None}))
 
 
 @app.command()
 def worker(
-    queues: Annotated[str, typer.Option(help="Take work only from these, separated by commas.")] = "",
-    drain_s: Annotated[float, typer.Option(min=0, help="On SIGTERM, let running jobs go on for so long.")] = 30,
+    queues: Annotated[str, typer.Option(help="Queues to take work from, separated by commas; default: all.")] = "",
+    drain_s: Annotated[float, typer.Option(min=0, help="Seconds that running jobs may still take after SIGTERM.")] = 30,
     metrics_port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="Serve /metrics there; default: not at all.")
+        int | None, typer.Option(min=1, max=65535, help="Serve /metrics on this port; default: do not serve it.")
     ] = None,
+    metrics_host: Annotated[
+        str, typer.Option(help="Address for it; 0.0.0.0 lets other machines read it, without a key.")
+    ] = "127.0.0.1",
 ) -> None:
-    """Process recordings that servers accept, on this machine or others that share database and storage."""
+    """Process recordings that servers accept, on any machine that shares their database and storage."""
     from backend.services.jobs.runner import ALL_QUEUES
     from backend.worker import work
 
@@ -86,23 +96,26 @@ def worker(
     if unknown := sorted(set(chosen) - set(ALL_QUEUES)):
         sys.exit(f"aperta: --queues: there is no {', '.join(unknown)}; there are {', '.join(ALL_QUEUES)}")
     with plain_errors():
-        asyncio.run(work(read_settings(), chosen, drain_s=drain_s, metrics_port=metrics_port))
+        metrics_at = (metrics_host, metrics_port) if metrics_port else None
+        asyncio.run(work(read_settings(), chosen, drain_s=drain_s, metrics_at=metrics_at))
 
 
 @app.command()
 def process(
-    files: Annotated[list[Path], typer.Argument(help="Recordings.", exists=True, dir_okay=False, readable=True)],
+    files: Annotated[
+        list[Path], typer.Argument(help="Audio or video files.", exists=True, dir_okay=False, readable=True)
+    ],
     language: Annotated[str | None, typer.Option(help="Spoken language, for example en.")] = None,
-    num_speakers: Annotated[int | None, typer.Option(min=1, help="Exactly this many people speak.")] = None,
-    min_speakers: Annotated[int | None, typer.Option(min=1, help="At least this many.")] = None,
-    max_speakers: Annotated[int | None, typer.Option(min=1, help="At most this many.")] = None,
-    channels: Annotated[Channels, typer.Option(help="separate: every channel is a speaker.")] = Channels.MIX,
+    num_speakers: Annotated[int | None, typer.Option(min=1, help="Exactly this many speakers.")] = None,
+    min_speakers: Annotated[int | None, typer.Option(min=1, help="At least this many speakers.")] = None,
+    max_speakers: Annotated[int | None, typer.Option(min=1, help="At most this many speakers.")] = None,
+    channels: Annotated[Channels, typer.Option(help="separate: each channel is a speaker.")] = Channels.MIX,
     prompt: Annotated[str | None, typer.Option(help="What the recording is about.")] = None,
     hotwords: Annotated[str | None, typer.Option(help="Rare words to expect, separated by spaces.")] = None,
     title: Annotated[str | None, typer.Option(help="A name for the conversation.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the API's answer, one line per file.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the API's answer as JSON, one line per file.")] = False,
 ) -> None:
-    """Run the pipeline without a server: the same storage, the same rows."""
+    """Process recordings without a server, with the same storage and rows."""
     from backend.api.schemas.audio import ProcessForm
 
     given = {
@@ -128,9 +141,9 @@ def process(
 
 @app.command()
 def migrate() -> None:
-    """Bring the database to the newest schema."""
+    """Migrate the database to the newest schema."""
     from backend.database.migrate import migrate as run_migrations
-    from backend.services.jobs.checkpoint_database import prepare
+    from backend.services.jobs.checkpoints.database import prepare
 
     with plain_errors():
         url = read_settings().database_url
@@ -141,7 +154,7 @@ def migrate() -> None:
 
 @models.command("list")
 def list_models() -> None:
-    """Which models there are, and which are on this disk."""
+    """List the models, and where those on this disk are."""
     from backend.engines.catalogue import list_models as find_models
 
     with plain_errors():
@@ -155,7 +168,7 @@ def list_models() -> None:
 
 @models.command("pull")
 def pull_model(name: Annotated[str, typer.Argument(help="A name from `aperta models list`.")]) -> None:
-    """Download a model, or finish a download that was cut."""
+    """Download a model, or resume an interrupted download."""
     from backend.engines.catalogue import pull
 
     with plain_errors():
@@ -167,7 +180,8 @@ def pull_model(name: Annotated[str, typer.Argument(help="A name from `aperta mod
 async def _process_all(settings: Settings, files: list[Path], form: dict[str, object], as_json: bool) -> int:
     """Process files one after the other; returns how many failed."""
     from backend.api.schemas.audio import ProcessForm, ProcessResponse
-    from backend.services.jobs.service import ReceivedRecording, Submission
+    from backend.services.jobs.intake import Submission
+    from backend.services.uploads.sources import StreamedRecording
     from backend.wiring.services import open_services
 
     options = ProcessForm.model_validate(form).to_options()
@@ -176,15 +190,14 @@ async def _process_all(settings: Settings, files: list[Path], form: dict[str, ob
         for path in files:
             try:
                 with _progress_bar(path.name) as report:
-                    async with services.storage.spool(_chunks(path), max_bytes=settings.max_upload_bytes) as spooled:
-                        how = Submission(here=True, report=report)
-                        job = await services.jobs.submit(ReceivedRecording(spooled, path.name), options, how)
+                    how = Submission(here=True, report=report)
+                    job = await services.intake.accept(StreamedRecording(_chunks(path), path.name), options, how)
                     done = await services.jobs.result(await services.jobs.wait(job.id))
             except (AppError, OSError) as error:
                 failed += 1
                 print(f"{path}: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
                 continue
-            _print_result(ProcessResponse.from_row(*done), as_json)
+            _print_result(ProcessResponse.from_result(*done), as_json)
     return failed
 
 
@@ -215,7 +228,7 @@ def _print_result(response: ProcessResponse, as_json: bool) -> None:
     if as_json:
         print(json.dumps(response.model_dump(mode="json"), ensure_ascii=False))
     else:
-        print(response.transcript.formatted_transcript or "(nobody speaks)")
+        print(response.transcript.formatted_transcript or "(no speech)")
         print(f"{response.message}: {response.audio_file_path}", file=sys.stderr)
 
 

@@ -1,4 +1,4 @@
-"""How every command begins and fails: settings from the environment, and a sentence instead of a traceback."""
+"""How a command fails: with a sentence instead of a traceback."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from backend.errors import AppError
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Errors that Aperta or the caller made on purpose are a sentence, not a traceback."""
+    """End the command with one sentence for errors that name their cause."""
     try:
         yield
     except ValidationError as error:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
-import re
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -23,47 +21,26 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from backend.cli import storage_reports as reports
 from backend.cli.errors import plain_errors
+from backend.cli.scope_options import Interrupted, ScopeUntil, duration_s, takes_scope
 from backend.config import read_settings
-from backend.services.reconciliation import Bounds, Grace, PassProgress, Scope
+from backend.services.reconciliation import PassProgress, ReportProgress
 
 if TYPE_CHECKING:
     from backend.api.schemas.storage import DrainOut, EmptyingOut, RebuildOut, RepairOut, UsageOut, VerifyOut
     from backend.services.lifecycle.reports import DrainReport
     from backend.wiring.services import StorageTools
 
-storage = typer.Typer(no_args_is_help=True, help="The stores that recordings are kept in.")
+storage = typer.Typer(no_args_is_help=True, help="Check, repair and move what the stores hold.")
 
 M = TypeVar("M", bound=BaseModel)
-Report = Callable[[PassProgress], None]
-Work = Callable[["StorageTools", Report, Callable[[], bool]], Awaitable[tuple[M, int]]]
-
-_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-
-
-def _duration_s(text: str) -> float:
-    """`90s`, `15m`, `1h`, `30d`."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
-    if found is None:
-        raise typer.BadParameter(f"{text!r} is no duration; write 90s, 15m, 1h or 30d.")
-    return float(found[1]) * _UNITS_S[found[2]]
-
+Work = Callable[["StorageTools", ReportProgress, Interrupted], Awaitable[tuple[M, int]]]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
-Deep = Annotated[bool, typer.Option("--deep", help="Read every object and compare its SHA-256.")]
-MaxRate = Annotated[int, typer.Option("--max-bytes-per-s", min=0, help="Read no faster; 0: as fast as can be.")]
-Orphaned = Annotated[str, typer.Option("--grace", metavar="TIME", help="Objects without a row count once so old.")]
-Stale = Annotated[str, typer.Option("--stale-after", metavar="TIME", help="Unfinished uploads count once so old.")]
-Cursor = Annotated[str | None, typer.Option(help="Go on where an earlier look stopped.")]
-MaxObjects = Annotated[int | None, typer.Option(min=1, help="Stop after about so many rows and objects.")]
-MaxSeconds = Annotated[float | None, typer.Option(min=0, help="Stop after about so long.")]
 
 
 @storage.command("probe")
-def probe_store(
-    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
-) -> None:
+def probe_store(as_json: AsJson = False) -> None:
     """Find out what the configured S3 endpoint can and cannot do. Status 1 if something that is needed fails."""
-
     from backend.services.storage.stores.s3.probe import probe_endpoint
 
     with plain_errors():
@@ -77,60 +54,48 @@ def probe_store(
 
 
 @storage.command("verify")
-def verify_storage(
-    deep: Deep = False,
-    max_bytes_per_s: MaxRate = 0,
-    grace: Orphaned = "1h",
-    stale_after: Stale = "24h",
-    cursor: Cursor = None,
-    max_objects: MaxObjects = None,
-    max_seconds: MaxSeconds = None,
-    as_json: AsJson = False,
-) -> None:
-    """Compare rows and stores, both ways; change nothing. Status 1 if something is wrong, 2 if a store is silent."""
+@takes_scope
+def verify_storage(scope: ScopeUntil, as_json: AsJson = False) -> None:
+    """Compare rows and stores both ways; change nothing. Status 1: something is wrong, 2: a store is silent."""
     from backend.api.schemas.storage import VerifyOut
 
-    ages = Grace(_duration_s(grace), _duration_s(stale_after))
-
-    async def work(tools: StorageTools, report: Report, interrupted: Callable[[], bool]) -> tuple[VerifyOut, int]:
-        bounds = Bounds(cursor, _or_ever(max_objects), _or_ever(max_seconds), interrupted)
-        found = await tools.reconciliation.verify(Scope(deep, max_bytes_per_s, ages, bounds), report)
+    async def work(tools: StorageTools, report: ReportProgress, interrupted: Interrupted) -> tuple[VerifyOut, int]:
+        found = await tools.reconciliation.verify(scope(interrupted), report)
         return VerifyOut.from_report(found), found.exit_code
 
     _end(*_run("verify", work), as_json, reports.print_verify)
 
 
 @storage.command("repair")
+@takes_scope
 def repair_storage(
-    apply: Annotated[bool, typer.Option("--apply", help="Do it; without: only say what would be done.")] = False,
-    deep: Deep = False,
-    max_bytes_per_s: MaxRate = 0,
-    grace: Orphaned = "1h",
-    stale_after: Stale = "24h",
-    cursor: Cursor = None,
-    max_objects: MaxObjects = None,
-    max_seconds: MaxSeconds = None,
+    scope: ScopeUntil,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Do it; without this option, only say what would be done.")
+    ] = False,
     empty_quarantine: Annotated[
-        bool, typer.Option("--empty-quarantine", help="Instead: delete for good what is in the quarantine.")
+        bool,
+        typer.Option("--empty-quarantine", help="Delete the objects in quarantine for good, instead of repairing."),
     ] = False,
     older_than: Annotated[
-        str, typer.Option(metavar="TIME", help="With --empty-quarantine: what has been there so long.")
+        str,
+        typer.Option(
+            metavar="TIME", help="With --empty-quarantine: only objects that have been there at least this long."
+        ),
     ] = "30d",
     as_json: AsJson = False,
 ) -> None:
-    """Put right what verify finds, or say how. Nothing that may be a recording is deleted."""
+    """Repair what verify finds, or say how. Nothing that may be a recording is deleted."""
     from backend.api.schemas.storage import EmptyingOut, RepairOut
 
-    ages, old_s = Grace(_duration_s(grace), _duration_s(stale_after)), _duration_s(older_than)
+    old_s = duration_s(older_than)
 
-    async def empty(tools: StorageTools, _report: Report, _stop: Callable[[], bool]) -> tuple[EmptyingOut, int]:
+    async def empty(tools: StorageTools, _report: ReportProgress, _stop: Interrupted) -> tuple[EmptyingOut, int]:
         done = await tools.reconciliation.empty_quarantine(older_than_s=old_s, apply=apply)
         return EmptyingOut.from_report(done), done.exit_code
 
-    async def work(tools: StorageTools, report: Report, interrupted: Callable[[], bool]) -> tuple[RepairOut, int]:
-        bounds = Bounds(cursor, _or_ever(max_objects), _or_ever(max_seconds), interrupted)
-        scope = Scope(deep, max_bytes_per_s, ages, bounds)
-        done = await tools.reconciliation.repair(scope, apply=apply, progress=report)
+    async def work(tools: StorageTools, report: ReportProgress, interrupted: Interrupted) -> tuple[RepairOut, int]:
+        done = await tools.reconciliation.repair(scope(interrupted), apply=apply, progress=report)
         return RepairOut.from_report(done), done.exit_code
 
     if empty_quarantine:
@@ -143,10 +108,10 @@ def rebuild_database(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be written.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write the rows of every conversation that has a manifest and no rows. What is there is left alone."""
+    """Write the rows of every conversation that has a manifest and no rows. Existing rows are left alone."""
     from backend.api.schemas.storage import RebuildOut
 
-    async def work(tools: StorageTools, report: Report, _stop: Callable[[], bool]) -> tuple[RebuildOut, int]:
+    async def work(tools: StorageTools, report: ReportProgress, _stop: Interrupted) -> tuple[RebuildOut, int]:
         done = await tools.reconciliation.rebuild(apply=not dry_run, progress=report)
         return RebuildOut.from_report(done), done.exit_code
 
@@ -158,7 +123,7 @@ def show_usage(as_json: AsJson = False) -> None:
     """Count objects and bytes by store and kind."""
     from backend.api.schemas.storage import UsageOut
 
-    async def work(tools: StorageTools, _report: Report, _stop: Callable[[], bool]) -> tuple[UsageOut, int]:
+    async def work(tools: StorageTools, _report: ReportProgress, _stop: Interrupted) -> tuple[UsageOut, int]:
         usage = UsageOut.from_usage(await tools.reconciliation.usage(), await tools.drain.backlog())
         return usage, 2 if usage.unchecked else 0
 
@@ -167,17 +132,17 @@ def show_usage(as_json: AsJson = False) -> None:
 
 @storage.command("drain")
 def drain_storage(
-    retry_parked: Annotated[bool, typer.Option("--retry-parked", help="Try again what could not move before.")] = False,
+    retry_parked: Annotated[bool, typer.Option("--retry-parked", help="Try the parked objects again, too.")] = False,
     concurrency: Annotated[int | None, typer.Option(min=1, max=64, help="Default: DRAIN_CONCURRENCY.")] = None,
     max_bytes_per_s: Annotated[
-        int | None, typer.Option(min=0, help="Default: DRAIN_MAX_BYTES_PER_S; 0: as fast as can be.")
+        int | None, typer.Option(min=0, help="Default: DRAIN_MAX_BYTES_PER_S; 0: no limit.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Move to S3 what was saved locally. Servers do it by themselves. Status 1 if something is left."""
+    """Move locally saved objects to S3, as servers do on their own. Status 1 if some are left."""
     from backend.api.schemas.storage import DrainOut
 
-    async def work(tools: StorageTools, report: Report, _stop: Callable[[], bool]) -> tuple[DrainOut, int]:
+    async def work(tools: StorageTools, report: ReportProgress, _stop: Interrupted) -> tuple[DrainOut, int]:
         total = (await tools.drain.backlog()).objects
 
         def told(done: DrainReport) -> None:
@@ -193,7 +158,7 @@ def drain_storage(
 
 
 def _run(name: str, work: Work[M]) -> tuple[M, int]:
-    """Do the work on the configured stores and rows; Ctrl-C lets it stop where it can go on later."""
+    """Do the work on the configured stores and rows; after Ctrl-C it stops where a later run can continue."""
 
     async def run() -> tuple[M, int]:
         from backend.wiring.services import open_storage_tools
@@ -229,7 +194,7 @@ def _failing_with(status: int) -> Iterator[None]:
 
 
 @contextmanager
-def _progress_bars(name: str) -> Iterator[Report]:
+def _progress_bars(name: str) -> Iterator[ReportProgress]:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
@@ -241,7 +206,3 @@ def _progress_bars(name: str) -> Iterator[Report]:
             bars.update(tasks[step.phase], completed=step.done, total=step.total)
 
         yield report
-
-
-def _or_ever(limit: float | None) -> float:
-    return math.inf if limit is None else limit

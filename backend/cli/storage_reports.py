@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from backend.services.storage.stores.s3.probe import ProbeReport
 
 SHOWN = 50
-"""So many findings are printed for people; JSON has more."""
+"""How many findings are printed for people; JSON has more."""
 
 
 def print_probe(report: ProbeReport) -> None:

@@ -16,9 +16,9 @@ T = TypeVar("T")
 
 
 class ThreadLane:
-    """At most `width` threads per event loop for one kind of work, so that a stuck store starves nobody else.
+    """At most `width` threads per event loop for one kind of work, so that a stuck store does not block other work.
 
-    The limiter lives per event loop because a durable-workflow engine may call from a loop of its own.
+    The limiter lives per event loop because a durable-workflow engine may call from another loop.
     """
 
     def __init__(self, name: str, width: int) -> None:
@@ -26,7 +26,7 @@ class ThreadLane:
         self._limiter: RunVar[CapacityLimiter] = RunVar(name)
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run the work in a thread and see it through, even when the caller is cancelled meanwhile."""
+        """Run the work in a thread and wait for its end, even if the caller is cancelled."""
         # anyio shields the thread from its own cancel scopes only. After a plain Task.cancel() the caller would close
         # or unlink a file that the thread still uses, so that kind is waited out here.
         hop = asyncio.ensure_future(to_thread.run_sync(partial(work, *args, **kwargs), limiter=self._current()))

@@ -1,4 +1,4 @@
-"""RateLimit: transfers spread over time, so that together they stay below so many bytes a second."""
+"""RateLimit: spread transfers over time, so that their total rate stays below a limit in bytes per second."""
 
 from __future__ import annotations
 

@@ -11,23 +11,26 @@ from backend.errors import AppError
 
 logger = logging.getLogger(__name__)
 
-
 ROUND_ENDS_WITHIN_S = 2.0
+SHORTEST_PAUSE_S = 0.01
 
 
 class Rounds:
-    """Work that is done again and again, in a task of its own, whatever errors it meets.
+    """Periodic work in one task. An error ends a round; the next one comes as usual.
+
+    The log says when rounds begin to fail, when they fail in another way, and when they succeed again.
 
     Args:
-        what: for the log.
+        what: for the log; "failed:" may follow.
         work: one round.
-        pause_s: how long to wait for the next one.
+        pause_s: returns the time until the next round; asked after each round.
     """
 
     def __init__(self, what: str, work: Callable[[], Awaitable[object]], pause_s: Callable[[], float]) -> None:
         self._what, self._work, self._pause_s = what, work, pause_s
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._trouble: str | None = None
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run())
@@ -42,11 +45,31 @@ class Rounds:
 
     async def _run(self) -> None:
         while not self._stopping.is_set():
-            try:
-                await self._work()
-            except AppError as error:
-                logger.warning("%s is tried again: %s", self._what, error)
-            except Exception:
-                logger.exception("%s failed and is tried again", self._what)
+            await self._round()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), self._pause_s())
+                await asyncio.wait_for(self._stopping.wait(), max(self._pause_s(), SHORTEST_PAUSE_S))
+
+    async def _round(self) -> None:
+        try:
+            await self._work()
+        except asyncio.CancelledError as error:
+            # Something that the work waited for was cancelled; this task was not.
+            if (task := asyncio.current_task()) is None or task.cancelling():
+                raise
+            self._note(error)
+        except Exception as error:
+            self._note(error)
+        else:
+            self._note(None)
+
+    def _note(self, error: BaseException | None) -> None:
+        trouble = None if error is None else f"{type(error).__name__}: {error}"
+        if trouble == self._trouble:
+            return
+        self._trouble = trouble
+        if error is None:
+            logger.info("%s succeeded again", self._what)
+        elif isinstance(error, AppError):
+            logger.warning("%s failed: %s", self._what, error)
+        else:
+            logger.error("%s failed", self._what, exc_info=error)

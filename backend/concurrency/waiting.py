@@ -1,4 +1,4 @@
-"""Waiting: for several things at once, for a database to come back, and for the next round of what never ends."""
+"""Waiting: join several tasks, and retry until the database answers again."""
 
 from __future__ import annotations
 

@@ -8,7 +8,8 @@ from datetime import datetime
 from sqlalchemy import delete, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from backend.database.models import Conversation, Job, JobStatus, Participant, SegmentRow, StoredObjectRow
+from backend.database import jobs, transcripts
+from backend.database.models import Conversation, StoredObjectRow
 from backend.database.objects import _change
 
 
@@ -20,25 +21,14 @@ async def bury(session: AsyncSession, conversation_id: str, at: datetime) -> boo
     Returns:
         False: there is no such conversation, or it has a tombstone. Roll back then.
     """
-    # Jobs before conversations, as everywhere, so that no two transactions wait for each other.
-    jobs = update(Job).where(Job.conversation_id == conversation_id.replace("\0", "?"))
-    stopped = {"status": JobStatus.CANCELLED, "worker_id": None, "stage": None, "finished_at": at}
-    await session.execute(jobs.where(Job.status.in_((JobStatus.QUEUED, JobStatus.RUNNING))).values(**stopped))
-    scrubbed: dict[str, object] = {
-        "filename": "",
-        "content_type": None,
-        "sha256": "",
-        "recording": None,
-        "options": {},
-        "error": None,
-    }
-    await session.execute(jobs.values(**scrubbed, idempotency_key=None))
+    # Jobs before conversations, as everywhere, so that no two transactions wait for each other. The erasure is
+    # first: it locks every job of the conversation, so no retry slips in before the active ones are cancelled.
+    await jobs.erase_all_of(session, conversation_id)
+    await jobs.cancel_all_of(session, conversation_id, at=at)
     alive = (Conversation.id == conversation_id.replace("\0", "?"), Conversation.deleted_at.is_(None))
-    erased = {"deleted_at": at, "transcript": None, "title": None}
-    if not await _change(session, update(Conversation).where(*alive).values(erased)):
+    if not await _change(session, update(Conversation).where(*alive).values(deleted_at=at, title=None)):
         return False
-    await session.execute(delete(SegmentRow).where(SegmentRow.conversation_id == conversation_id))
-    await session.execute(delete(Participant).where(Participant.conversation_id == conversation_id))
+    await transcripts.erase(session, conversation_id)
     return True
 
 
@@ -48,8 +38,8 @@ async def list_buried(session: AsyncSession, *, after: str, limit: int) -> Seque
     return (await session.execute(query.order_by(Conversation.id).limit(limit))).scalars().all()
 
 
-async def erase(session: AsyncSession, conversation_id: str) -> bool:
-    """Delete all that is left of a conversation with a tombstone.
+async def remove_buried(session: AsyncSession, conversation_id: str) -> bool:
+    """Delete the row of a conversation with a tombstone.
 
     Returns:
         False: not yet, it has objects.

@@ -1,4 +1,9 @@
-"""Queries about jobs and workers. Each function works inside the caller's transaction."""
+"""Queries about jobs, and the only writer of a job's state: one function for each transition of
+`backend.domain.states.jobs`, which applies exactly the columns that the transition sets.
+
+Each function works inside the caller's transaction. An attempt passes its number as a fence: it changes only a job that
+still names it.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +14,11 @@ from typing import Any, cast
 from sqlalchemy import CursorResult, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from backend.database.models import Conversation, Job, JobStatus, Worker
+from backend.database.models import Conversation, Job, Worker
+from backend.domain.jobs import Superseded
+from backend.domain.states import jobs as job_states
+from backend.domain.states.jobs import ACTIVE, ENDED, Change, JobStatus
 from backend.errors import NotFound
-
-ENDED = (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
-
-
-ACTIVE = (JobStatus.QUEUED, JobStatus.RUNNING)
 
 
 async def get_job(session: AsyncSession, job_id: str, *, lock: bool = False) -> Job:
@@ -25,14 +28,19 @@ async def get_job(session: AsyncSession, job_id: str, *, lock: bool = False) -> 
         NotFound
     """
     job_id = job_id.replace("\0", "?")
+    found = await find_job(session, job_id, lock=lock)
+    if found is None:
+        raise NotFound(f"There is no job {job_id[:80]!r}.")
+    return found
+
+
+async def find_job(session: AsyncSession, job_id: str, *, lock: bool = False) -> Job | None:
+    """As `get_job`; None if there is no such job."""
     if lock:
         # A write locks on every database; SELECT … FOR UPDATE means nothing to SQLite.
         await session.execute(update(Job).where(Job.id == job_id).values(attempt=Job.attempt))
     query = select(Job).where(Job.id == job_id).execution_options(populate_existing=True)
-    found = (await session.execute(query)).scalar_one_or_none()
-    if found is None:
-        raise NotFound(f"There is no job {job_id[:80]!r}.")
-    return found
+    return (await session.execute(query)).scalar_one_or_none()
 
 
 async def list_jobs(
@@ -73,8 +81,8 @@ async def count_active(session: AsyncSession, *, owner: str | None = None) -> in
 async def next_priority(session: AsyncSession, owner: str) -> int:
     """The place of an owner's next job, by start-time fair queueing (Goyal, Vin and Cheng, 1996) with equal costs.
 
-    It comes after everything of the same owner, and after whatever is served now, but not after the rest of what others
-    have waiting.
+    It comes after everything of the same owner, and after the job that is served now, but before the other
+    jobs that other owners have waiting.
     """
     first = select(func.min(Job.priority)).where(Job.status.in_(ACTIVE))
     last = select(func.max(Job.priority)).where(Job.status.in_(ACTIVE), Job.owner == owner)
@@ -104,11 +112,138 @@ async def queue_figures(session: AsyncSession) -> Sequence[tuple[str, str, int, 
     return [(queue, status, count, oldest) for queue, status, count, oldest in await session.execute(query)]
 
 
-async def update_attempt(session: AsyncSession, job_id: str, attempt: int, values: Mapping[str, Any]) -> bool:
-    """Write what one attempt found out; False if it is not this attempt's job any more."""
-    query = update(Job).where(Job.id == job_id, Job.attempt == attempt, Job.status == JobStatus.RUNNING)
-    done = cast("CursorResult[Any]", await session.execute(query.values(**values)))
-    return done.rowcount == 1
+async def accept(session: AsyncSession, job: Job) -> None:
+    """Write a new job, with its place in the queue."""
+    for name, value in job_states.accepted().columns.items():
+        setattr(job, name, value)
+    job.priority = await next_priority(session, job.owner)
+    session.add(job)
+
+
+async def claim(session: AsyncSession, job: Job, worker_id: str, *, crashes: int, at: datetime) -> Job | None:
+    """Give a job to a process, under a new attempt.
+
+    Args:
+        session: has locked the job.
+        job: as it is.
+        worker_id: the process.
+        crashes: as `crashes_at_claim` counts them.
+        at: now.
+
+    Returns:
+        The job with its new attempt; None if it has changed.
+    """
+    change = job_states.claimed(
+        worker_id=worker_id, attempt=job.attempt, crashes=crashes, started_at=job.started_at, at=at
+    )
+    return await _apply(session, change, job.id, job.attempt)
+
+
+async def report_progress(
+    session: AsyncSession, job_id: str, attempt: int, stage: str | None, progress: float, *, advanced: bool
+) -> bool:
+    """Write how far an attempt is; False if the job is not this attempt's."""
+    change = job_states.progressed(stage=stage, progress=progress, advanced=advanced)
+    return await _apply(session, change, job_id, attempt) is not None
+
+
+async def complete(
+    session: AsyncSession, job_id: str, attempt: int, *, result: Mapping[str, object], at: datetime
+) -> None:
+    """End a job well.
+
+    Raises:
+        Superseded
+    """
+    await _end(session, job_states.completed(result=result, at=at), job_id, attempt)
+
+
+async def fail(
+    session: AsyncSession,
+    job_id: str,
+    attempt: int,
+    *,
+    error: Mapping[str, object],
+    recording: str | None,
+    at: datetime,
+) -> None:
+    """End a job that may be tried again with its `recording`.
+
+    Raises:
+        Superseded
+    """
+    await _end(session, job_states.failed(error=error, recording=recording, at=at), job_id, attempt)
+
+
+async def refuse(
+    session: AsyncSession, job_id: str, attempt: int, *, error: Mapping[str, object], at: datetime
+) -> None:
+    """End a job whose recording is no usable input.
+
+    Raises:
+        Superseded
+    """
+    await _end(session, job_states.refused(error=error, at=at), job_id, attempt)
+
+
+async def park(
+    session: AsyncSession, job: Job, *, error: Mapping[str, object], crashes: int, at: datetime
+) -> Job | None:
+    """End a job that kills its processes; None if it has changed."""
+    change = job_states.parked(error=error, crashes=crashes, at=at)
+    return await _apply(session, change, job.id, job.attempt)
+
+
+async def cancel(session: AsyncSession, job_id: str, *, at: datetime) -> Job | None:
+    """Cancel a job; None if it has ended."""
+    return await _apply(session, job_states.cancelled(at=at), job_id)
+
+
+async def cancel_all_of(session: AsyncSession, conversation_id: str, *, at: datetime) -> None:
+    """Cancel the jobs of a conversation that have not ended."""
+    await _apply_all(session, job_states.cancelled(at=at), conversation_id)
+
+
+async def abandon(session: AsyncSession, job_id: str, attempt: int, *, at: datetime) -> Job | None:
+    """Cancel a job whose attempt found its conversation deleted; None if it is not this attempt's."""
+    return await _apply(session, job_states.abandoned(at=at), job_id, attempt)
+
+
+async def requeue(session: AsyncSession, job_id: str, attempt: int, *, crashed: bool) -> Job | None:
+    """Take a job from an attempt, which may have `crashed`, back into the queue; None if it is not this attempt's."""
+    job = await find_job(session, job_id, lock=True)
+    if job is None:
+        return None
+    return await _apply(session, job_states.requeued(crashes=job.crashes + crashed), job_id, attempt)
+
+
+async def retry(session: AsyncSession, job_id: str) -> Job | None:
+    """Queue a failed job again; None if it has not failed."""
+    return await _apply(session, job_states.retried(), job_id)
+
+
+async def erase_all_of(session: AsyncSession, conversation_id: str) -> None:
+    """Forget what the jobs of a deleted conversation were given."""
+    await _apply_all(session, job_states.erased(), conversation_id)
+
+
+async def _end(session: AsyncSession, change: Change, job_id: str, attempt: int) -> None:
+    if await _apply(session, change, job_id, attempt) is None:
+        raise Superseded(f"Another attempt has job {job_id}.")
+
+
+async def _apply(session: AsyncSession, change: Change, job_id: str, attempt: int | None = None) -> Job | None:
+    """Make a transition if the job's state allows it; returns the job as it is then."""
+    fence = [] if attempt is None else [Job.attempt == attempt]
+    query = update(Job).where(Job.id == job_id, Job.status.in_(change.before), *fence)
+    query = query.values(**change.columns)
+    options = {"synchronize_session": False, "populate_existing": True}
+    return (await session.execute(query.returning(Job), execution_options=options)).scalar_one_or_none()
+
+
+async def _apply_all(session: AsyncSession, change: Change, conversation_id: str) -> None:
+    query = update(Job).where(Job.conversation_id == conversation_id.replace("\0", "?"), Job.status.in_(change.before))
+    await session.execute(query.values(**change.columns), execution_options={"synchronize_session": False})
 
 
 async def ids_of(session: AsyncSession, conversation_id: str) -> Sequence[str]:
@@ -122,16 +257,6 @@ async def attempts_of(session: AsyncSession, job_ids: Collection[str]) -> dict[s
     return {row.id: (row.status, row.attempt) for row in await session.execute(query)}
 
 
-async def release(session: AsyncSession, job_id: str, worker_id: str, *, crashed: bool) -> bool:
-    """Take a job from a worker, back into the queue; False if it is not the worker's."""
-    values: dict[str, Any] = {"status": JobStatus.QUEUED, "worker_id": None}
-    if crashed:
-        values["crashes"] = Job.crashes + 1
-    query = update(Job).where(Job.id == job_id, Job.worker_id == worker_id, Job.status == JobStatus.RUNNING)
-    done = cast("CursorResult[Any]", await session.execute(query.values(**values)))
-    return done.rowcount == 1
-
-
 async def list_orphaned(session: AsyncSession) -> Sequence[Job]:
     """Running jobs whose worker is not registered."""
     query = select(Job).where(Job.status == JobStatus.RUNNING, Job.worker_id.not_in(select(Worker.id)))
@@ -140,10 +265,6 @@ async def list_orphaned(session: AsyncSession) -> Sequence[Job]:
 
 Seen = tuple[str, str | None, float, int]
 """What of a job changes while it waits and runs: status, stage, progress, attempt."""
-
-
-def seen(job: Job) -> Seen:
-    return job.status, job.stage, job.progress, job.attempt
 
 
 async def list_seen(session: AsyncSession, job_ids: Sequence[str]) -> dict[str, Seen]:

@@ -1,15 +1,15 @@
-"""The rows: conversations, who took part, what they said, where each stored object is, people with known voices, and
-the jobs that make conversations of recordings."""
+"""The tables: conversations with participants and segments, stored objects, people and their voices, jobs, workers,
+webhook messages and uploads."""
 
 from __future__ import annotations
 
 import struct
 from datetime import UTC, datetime
-from enum import StrEnum
 
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     DateTime,
     Float,
     ForeignKey,
@@ -25,32 +25,16 @@ from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
+from backend.domain.states.conversations import ConversationStatus
+from backend.domain.states.jobs import JobStatus
+from backend.domain.states.webhooks import DeliveryStatus
+
 NAMING = {
     "ix": "ix_%(column_0_label)s",
     "uq": "uq_%(table_name)s_%(column_0_name)s",
     "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
     "pk": "pk_%(table_name)s",
 }
-
-
-class ConversationStatus(StrEnum):
-    PROCESSING = "processing"
-    COMPLETED = "completed"
-    FAILED = "failed"
-
-
-class JobStatus(StrEnum):
-    QUEUED = "queued"
-    RUNNING = "running"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-class DeliveryStatus(StrEnum):
-    PENDING = "pending"
-    DELIVERED = "delivered"
-    FAILED = "failed"
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -86,7 +70,7 @@ class Base(DeclarativeBase):
 
 
 class Conversation(Base):
-    """One recording and what was made of it. `recording_url` and `transcript_url` are locators."""
+    """One recording and its results. `recording_url` and `transcript_url` are locators."""
 
     __tablename__ = "conversations"
 
@@ -106,7 +90,7 @@ class Conversation(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     completed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    """A tombstone: its objects are being deleted, and nobody sees it any more."""
+    """The tombstone: the conversation is no longer visible, and its objects are being deleted."""
 
     participants: Mapped[list[Participant]] = relationship(
         back_populates="conversation",
@@ -194,7 +178,7 @@ class StoredObjectRow(Base):
 
 
 class Person(Base):
-    """Somebody whose voice may be recognised. Names are unique, so that no transcript shows two people as one."""
+    """A person whose voice may be recognised. Names are unique, so that no transcript shows two people as one."""
 
     __tablename__ = "people"
 
@@ -235,7 +219,7 @@ class ParticipantVoice(Base):
 
 
 class Job(Base):
-    """One recording on its way to a conversation.
+    """One recording that is being turned into a conversation.
 
     `attempt` counts every start and is the fencing token: only the attempt that the row names may write a result.
     `crashes` counts the attempts in a row that ended with their process and had finished no step. `recording` is a file
@@ -278,7 +262,7 @@ class Job(Base):
 
 
 class Worker(Base):
-    """A process that runs jobs, and when it last said that it lives."""
+    """A process that runs jobs, and its last heartbeat."""
 
     __tablename__ = "workers"
 
@@ -325,3 +309,25 @@ class UploadRow(Base):
     details: Mapped[dict[str, str]] = mapped_column(JSON)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+
+
+class ScheduleRun(Base):
+    """One run of periodic work; `ended_at` and `ok` are null while it runs, or if its process died.
+
+    `claim` is set for work that only one process may do at a time: it names the run before this one, so that of several
+    processes that want to follow it, only one can.
+    """
+
+    __tablename__ = "schedule_runs"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(String(32))
+    host: Mapped[str] = mapped_column(String(255))
+    worker_id: Mapped[str] = mapped_column(String(128))
+    claim: Mapped[str | None] = mapped_column(String(320), unique=True)
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    ok: Mapped[bool | None] = mapped_column(Boolean)
+    summary: Mapped[dict[str, object] | None] = mapped_column(JSON)
+
+    __table_args__ = (Index("ix_schedule_runs_newest", "kind", "id"),)

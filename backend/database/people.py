@@ -19,10 +19,10 @@ from backend.errors import NotFound
 
 
 async def get_person(session: AsyncSession, person_id: str, *, lock: bool = False) -> Person:
-    """One person with their prints; `lock` keeps others from changing either until the transaction ends.
+    """Get one person with their prints; `lock` prevents changes to either until the transaction ends.
 
     Raises:
-        NotFound: there is none with this id.
+        NotFound: no person has this id.
     """
     query = select(Person).where(Person.id == person_id.replace("\0", "?")).options(selectinload(Person.prints))
     found = (await session.execute(query.with_for_update() if lock else query)).scalar_one_or_none()
@@ -31,8 +31,13 @@ async def get_person(session: AsyncSession, person_id: str, *, lock: bool = Fals
     return found
 
 
+async def delete_person(session: AsyncSession, person: Person) -> None:
+    """Delete a person and their prints."""
+    await session.delete(person)
+
+
 async def list_people(session: AsyncSession, *, limit: int, offset: int) -> tuple[Sequence[Person], int]:
-    """A page of people with their prints, by name, and how many there are in all."""
+    """Get a page of people with their prints, by name, and the total."""
     total = (await session.execute(select(func.count()).select_from(Person))).scalar_one()
     page = (
         select(Person).options(selectinload(Person.prints)).order_by(Person.name, Person.id).limit(limit).offset(offset)

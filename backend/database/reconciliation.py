@@ -1,4 +1,4 @@
-"""Queries that compare rows with what the stores hold, and that write back what was found. Each works in the caller's
+"""Queries that compare rows with the contents of the stores and write the results back. Each works in the caller's
 transaction."""
 
 from __future__ import annotations
@@ -7,22 +7,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Result, Select, delete, func, select, update
+from sqlalchemy import Result, Select, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from backend.database.conversations import get_conversation, word_value
-from backend.database.models import (
-    Conversation,
-    ConversationStatus,
-    Job,
-    Participant,
-    SegmentRow,
-    StoredObjectRow,
-    UploadRow,
-)
-from backend.domain.formats import to_text
-from backend.domain.manifest import Manifest, ManifestSegment
-from backend.domain.transcript import Word
+from backend.database import objects, transcripts
+from backend.database.conversations import get_conversation, remove
+from backend.database.models import Conversation, Job, StoredObjectRow, UploadRow
+from backend.domain.manifest import Manifest
+from backend.domain.states.conversations import ConversationStatus
 from backend.errors import Conflict, NotFound
 
 Columns = tuple[int, str, str, str, str, int, str, str | None]
@@ -33,7 +25,7 @@ LOST = "lost: "
 
 @dataclass(frozen=True, slots=True)
 class ObjectRecord:
-    """What a row says of an object."""
+    """An object, according to its row."""
 
     id: int
     conversation_id: str
@@ -51,7 +43,7 @@ class ObjectRecord:
 
 @dataclass(frozen=True, slots=True)
 class ConversationState:
-    """Whether objects of a conversation may still come or go by themselves."""
+    """Whether processing or deletion may still change a conversation's objects."""
 
     status: str
     deleted_at: datetime | None
@@ -63,7 +55,7 @@ class ConversationState:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """How many objects of a kind the rows place in a store, and their size together."""
+    """Number and total size of the objects of one kind that the rows place in a store."""
 
     store: str
     kind: str
@@ -72,19 +64,19 @@ class Holding:
 
 
 async def list_records(session: AsyncSession, *, after: int, limit: int) -> Sequence[ObjectRecord]:
-    """Objects in the order of their ids, beginning after one; none of a conversation that is being deleted."""
+    """Get objects ordered by id, starting after one, without those of conversations being deleted."""
     query = _records().join(Conversation).where(Conversation.deleted_at.is_(None), StoredObjectRow.id > after)
     return _to_records(await session.execute(query.order_by(StoredObjectRow.id).limit(limit)))
 
 
 async def get_records(session: AsyncSession, ids: Collection[int]) -> Sequence[ObjectRecord]:
-    """These objects, as far as they are still there and nobody deletes their conversation."""
+    """Get those of these objects that still have a row and whose conversation is not being deleted."""
     query = _records().join(Conversation).where(Conversation.deleted_at.is_(None), StoredObjectRow.id.in_(ids))
     return _to_records(await session.execute(query))
 
 
 async def list_records_of(session: AsyncSession, conversation_ids: Collection[str]) -> Sequence[ObjectRecord]:
-    """The objects of several conversations, also of those that are being deleted."""
+    """Get the objects of several conversations, including those being deleted."""
     query = _records().where(StoredObjectRow.conversation_id.in_(conversation_ids))
     return _to_records(await session.execute(query.order_by(StoredObjectRow.id)))
 
@@ -94,14 +86,14 @@ async def count_records(session: AsyncSession) -> int:
 
 
 async def states_of(session: AsyncSession, conversation_ids: Collection[str]) -> dict[str, ConversationState]:
-    """Conversation id → its state, for those that exist; tombstones are among them."""
+    """Get the states of conversations by id, including those being deleted."""
     query = select(Conversation.id, Conversation.status, Conversation.deleted_at)
     found = await session.execute(query.where(Conversation.id.in_(conversation_ids)))
     return {row.id: ConversationState(row.status, row.deleted_at) for row in found}
 
 
 async def recordings_in_use(session: AsyncSession, names: Collection[str]) -> set[str]:
-    """Those of some spool files or locators that a job still needs."""
+    """Return those of these spool files or locators that a job still needs."""
     query = select(Job.recording).where(Job.recording.in_(names))
     return {name for name in (await session.execute(query)).scalars() if name}
 
@@ -113,7 +105,7 @@ async def uploads_in_use(session: AsyncSession) -> set[str]:
 
 
 async def holdings(session: AsyncSession) -> Sequence[Holding]:
-    """What the rows say is where."""
+    """Sum up the objects by store and kind, according to the rows."""
     columns = StoredObjectRow.store, StoredObjectRow.kind
     query = select(*columns, func.count(), func.coalesce(func.sum(StoredObjectRow.size_bytes), 0)).group_by(*columns)
     found = await session.execute(query.order_by(*columns))
@@ -126,21 +118,35 @@ async def count_lost(session: AsyncSession) -> int:
 
 
 async def set_parked(session: AsyncSession, record: ObjectRecord, reason: str | None) -> None:
-    """Write why an object stays where it is, or that it may move again; not if it moved meanwhile."""
+    """Set or clear the reason why an object may not move, if it has not moved since."""
     here = (StoredObjectRow.id == record.id, StoredObjectRow.locator == record.locator)
     await session.execute(update(StoredObjectRow).where(*here).values(parked=reason))
 
 
-async def attach(session: AsyncSession, row: StoredObjectRow) -> None:
-    """Give a conversation an object of a kind that it has none of.
+async def point_to(session: AsyncSession, record: ObjectRecord, *, store: str, locator: str) -> None:
+    """Record a new place for an object.
 
     Raises:
-        Conflict: it has one by now, or it is gone, being deleted or being processed.
+        Conflict: it moved, or its conversation is being deleted.
+    """
+    row = await session.get(StoredObjectRow, record.id)
+    if row is None or row.locator != record.locator:
+        raise Conflict(f"{record.locator} has just moved.")
+    session.expunge(row)  # `switch` compares with the row as it was before
+    if not await objects.switch(session, row, store=store, locator=locator, version=None):
+        raise Conflict(f"{record.conversation_id} is being deleted.")
+
+
+async def attach(session: AsyncSession, row: StoredObjectRow) -> None:
+    """Add an object to a conversation that has no object of its kind.
+
+    Raises:
+        Conflict: the conversation has one by now, or is gone, being deleted or being processed.
     """
     try:
         conversation = await get_conversation(session, row.conversation_id, lock=True)
     except NotFound as error:
-        raise Conflict(f"{row.conversation_id} was deleted at this moment.") from error
+        raise Conflict(f"{row.conversation_id} has just been deleted.") from error
     if conversation.deleted_at is not None or conversation.status == ConversationStatus.PROCESSING:
         raise Conflict(f"{row.conversation_id} is being deleted or processed.")
     if any(record.kind == row.kind for record in await list_records_of(session, [row.conversation_id])):
@@ -152,11 +158,11 @@ async def attach(session: AsyncSession, row: StoredObjectRow) -> None:
         conversation.transcript_url = row.locator
 
 
-async def insert_conversation(session: AsyncSession, manifest: Manifest, objects: Sequence[StoredObjectRow]) -> bool:
-    """Write all rows of a conversation from its manifest, in place of a failed one that has no object.
+async def insert_conversation(session: AsyncSession, manifest: Manifest, rows: Sequence[StoredObjectRow]) -> bool:
+    """Write all rows of a conversation from its manifest. A failed conversation without objects is replaced.
 
     Returns:
-        False: it is there already, or it is being deleted.
+        False: the conversation already exists, or it is being deleted.
     """
     conversation_id = manifest.conversation_id
     query = select(Conversation).where(Conversation.id == conversation_id).with_for_update()
@@ -165,35 +171,17 @@ async def insert_conversation(session: AsyncSession, manifest: Manifest, objects
         failed = existing.status == ConversationStatus.FAILED and existing.deleted_at is None
         if manifest.status != "completed" or not failed or await list_records_of(session, [conversation_id]):
             return False
-        await session.execute(delete(Conversation).where(Conversation.id == conversation_id))
-        session.expunge(existing)
-    session.add(_conversation(manifest, {row.kind: row.locator for row in objects}))
-    participants = {
-        item.label: Participant(
-            conversation_id=conversation_id,
-            position=position,
-            label=item.label,
-            display_name=item.display_name,
-            speaking_time_s=item.speaking_time_s,
-            share=item.share,
-            word_count=item.word_count,
-            segment_count=item.segment_count,
-        )
-        for position, item in enumerate(manifest.participants)
-    }
-    session.add_all(participants.values())
-    await session.flush()
-    session.add_all(
-        _segment(conversation_id, position, item, participants[item.speaker].id)
-        for position, item in enumerate(manifest.segments)
-    )
-    session.add_all(objects)
+        await remove(session, existing)
+    conversation = _conversation(manifest, {row.kind: row.locator for row in rows})
+    session.add(conversation)
+    if (transcript := manifest.transcript) is not None:
+        await transcripts.write(session, conversation, transcript, manifest.speakers)
+    session.add_all(rows)
     await session.flush()
     return True
 
 
 def _conversation(manifest: Manifest, locators: Mapping[str, str]) -> Conversation:
-    transcript = manifest.transcript
     return Conversation(
         id=manifest.conversation_id,
         title=manifest.title,
@@ -201,28 +189,12 @@ def _conversation(manifest: Manifest, locators: Mapping[str, str]) -> Conversati
         filename=manifest.filename,
         recording_url=locators.get("audio"),
         transcript_url=locators.get("transcript"),
-        transcript=None if transcript is None else to_text(transcript),
         duration_s=manifest.duration_s,
-        language=manifest.language,
-        speaker_count=manifest.speaker_count,
         engines=manifest.engines,
         error=manifest.error,
         warnings=list(manifest.warnings) or None,
         created_at=manifest.uploaded_at,
         completed_at=manifest.completed_at,
-    )
-
-
-def _segment(conversation_id: str, position: int, item: ManifestSegment, participant_id: int) -> SegmentRow:
-    words = [word_value(Word(word.text, word.start_s, word.end_s, word.probability)) for word in item.words]
-    return SegmentRow(
-        conversation_id=conversation_id,
-        participant_id=participant_id,
-        position=position,
-        start_s=item.start_s,
-        end_s=item.end_s,
-        text=item.text,
-        words=words or None,
     )
 
 

@@ -25,17 +25,17 @@ DRIVERS = {
     "postgres": "postgresql+asyncpg",
     "postgresql+asyncpg": "postgresql+asyncpg",
 }
-"""What DATABASE_URL may begin with, and the driver that is then used."""
+"""Accepted schemes of DATABASE_URL, and the driver for each."""
 
 IDENTITY = {
     "sqlite": "SELECT file FROM pragma_database_list WHERE name = 'main'",
     "postgresql": "SELECT system_identifier, current_database() FROM pg_control_system()",
 }
-"""What tells a database from all others; a file of SQLite has no number of its own."""
+"""Queries for a database's identity; a SQLite file has no number, so its path is used."""
 
 _IDLE_LIMIT = "idle_in_transaction_session_timeout"
 IDLE_LIMIT_MS = 15_000
-"""A process that is frozen in the middle of a transaction keeps its locks no longer than this."""
+"""A process that freezes inside a transaction holds its locks no longer than this."""
 
 UNAVAILABLE_SQLSTATES = ("08", "25", "28", "3D", "40", "53", "57", "58")
 """Classes of PostgreSQL's error codes: connection, state, log-in, catalog, rollback, resources, operator, system."""
@@ -72,8 +72,7 @@ class Database:
                 yield session
 
     async def mark(self) -> str:
-        """Eight hexadecimal digits that hardly any other database has: where several share a folder, they tell files
-        apart.
+        """Eight hexadecimal digits that identify this database, so that several can share a folder of recordings.
 
         Raises:
             DatabaseUnavailable
@@ -87,7 +86,7 @@ class Database:
         try:
             async with self.transaction() as session:
                 known = (await session.execute(text(IDENTITY[self.kind]))).one()
-        except ProgrammingError:  # a relative of PostgreSQL's, or one that tells nobody
+        except ProgrammingError:  # a PostgreSQL fork, or a user without the permission
             return [url.host, url.port, url.database]
         return [*known, *_file_identity(known[0])] if self.kind == "sqlite" else [*known]
 
@@ -102,7 +101,7 @@ def _file_identity(path: str) -> tuple[object, ...]:
 
 @contextmanager
 def database_errors() -> Iterator[None]:
-    """Translate what says that the database cannot be used; what says that a statement or a value is wrong stays.
+    """Translate errors of an unusable database; errors about a statement or a value pass unchanged.
 
     Raises:
         DatabaseUnavailable
@@ -121,7 +120,7 @@ def database_errors() -> Iterator[None]:
 def _is_unavailable(error: Exception) -> bool:
     if isinstance(error, IntegrityError | DataError | ProgrammingError | NotSupportedError):
         return False
-    if type(error) is DBAPIError:  # from asyncpg, whose errors SQLAlchemy hardly sorts
+    if type(error) is DBAPIError:  # from asyncpg, whose errors SQLAlchemy barely classifies
         return str(getattr(error.orig, "sqlstate", "")).startswith(UNAVAILABLE_SQLSTATES)
     return True
 
@@ -130,7 +129,7 @@ def validated_url(url: str) -> str:
     """Return the URL unchanged.
 
     Raises:
-        ValueError: nothing that Aperta can keep rows in. The message repeats nothing of a URL that may hold a password.
+        ValueError: not a database that Aperta supports. The message leaves out the URL, which may hold a password.
     """
     try:
         parsed = make_url(url)
@@ -219,7 +218,7 @@ def open_engine(url: str) -> AsyncEngine:
 
 
 def _make_file(path: Path) -> None:
-    """So that what stands in the way is named: SQLite itself says only that it was unable to open the file."""
+    """Open the file once, because SQLite's own error does not say why it cannot."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.open("ab").close()
 

@@ -14,12 +14,12 @@ from backend.errors import NotFound
 
 
 async def get_upload(session: AsyncSession, upload_id: str, owner: str | None = None) -> UploadRow:
-    """One upload; with an owner, one of theirs.
+    """Get one upload; with `owner`, only if it is theirs.
 
     Raises:
-        NotFound: there is none with this id.
+        NotFound: no upload has this id.
     """
-    # PostgreSQL refuses a NUL in any text; no id has one.
+    # PostgreSQL refuses a NUL in text, and no id contains one.
     query = select(UploadRow).where(UploadRow.id == upload_id.replace("\0", "?"))
     found = (await session.execute(query)).scalar_one_or_none()
     if found is None or owner not in (None, found.owner):
@@ -31,15 +31,15 @@ async def set_upload(session: AsyncSession, upload_id: str, **values: Any) -> No
     """Change columns of an upload.
 
     Raises:
-        NotFound: it was deleted meanwhile.
+        NotFound: it has been deleted.
     """
     query = update(UploadRow).where(UploadRow.id == upload_id).values(**values)
     if cast("CursorResult[Any]", await session.execute(query)).rowcount != 1:
-        raise NotFound(f"The upload {upload_id!r} was deleted meanwhile.")
+        raise NotFound(f"The upload {upload_id!r} has been deleted.")
 
 
 async def delete_upload(session: AsyncSession, upload_id: str) -> bool:
-    """Forget an upload; False if it was forgotten already."""
+    """Delete an upload's row; False if it is already gone."""
     query = delete(UploadRow).where(UploadRow.id == upload_id)
     return cast("CursorResult[Any]", await session.execute(query)).rowcount == 1
 
@@ -51,6 +51,6 @@ async def list_expired(session: AsyncSession, before: datetime, limit: int) -> S
 
 
 async def known_spools(session: AsyncSession, names: Collection[str]) -> set[str]:
-    """Which of these files in the spool an upload needs."""
+    """Return those of these spool files that an upload needs."""
     query = select(UploadRow.spool).where(UploadRow.spool.in_(names))
     return {name for name in (await session.execute(query)).scalars() if name}

@@ -8,8 +8,9 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from backend.database.jobs import ENDED, get_job
+from backend.database.jobs import get_job
 from backend.database.models import Delivery, Job
+from backend.domain.states.jobs import ENDED
 from backend.errors import NotFound
 
 
@@ -19,7 +20,7 @@ async def get_delivery(
     """One message; `lock` keeps others from changing it until the transaction ends.
 
     Raises:
-        NotFound: there is none with this id, or it is not about this job.
+        NotFound: no message has this id, or it is not about this job.
     """
     query = select(Delivery).where(Delivery.id == delivery_id.replace("\0", "?"))
     if job_id is not None:
@@ -31,7 +32,7 @@ async def get_delivery(
 
 
 async def find_unannounced(session: AsyncSession, job_id: str) -> Job | None:
-    """A job that has ended and has a callback nobody has a message for; locked, so that only one is made."""
+    """A job that has ended and has a callback but no message for it; locked, so that only one is made."""
     job = await get_job(session, job_id, lock=True)
     known = (await session.execute(select(Delivery.id).where(Delivery.job_id == job_id).limit(1))).first()
     return job if job.status in ENDED and job.callback_url and known is None else None

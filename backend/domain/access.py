@@ -28,7 +28,7 @@ class AccessKeys:
     admins: frozenset[str]
 
     def find(self, secret: bytes, name: str | None = None) -> Caller | None:
-        """Whose secret this is; with a name, only if it is that one's. How long it takes tells nothing."""
+        """Return the caller who owns this secret, or None. If `name` is given it must match. Runs in constant time."""
         digest = hashlib.sha256(secret).digest()
         matches = [hmac.compare_digest(digest, known) for known in self.digests.values()]
         found = next((key for key, same in zip(self.digests, matches, strict=True) if same), None)
@@ -41,7 +41,7 @@ def read_keys(text: str) -> Mapping[str, bytes]:
     """Read `name:secret` entries, separated by blanks or commas.
 
     Raises:
-        ValueError: which entry is none, by its number; the message repeats nothing of it.
+        ValueError: an entry is malformed; the message gives its number and repeats nothing of it.
     """
     digests: dict[str, bytes] = {}
     for number, entry in enumerate(_entries(text), start=1):
@@ -69,7 +69,7 @@ def read_admins(text: str, names: Collection[str]) -> frozenset[str]:
     """Read names of keys, separated by blanks or commas.
 
     Raises:
-        ValueError: which entry is none of `names`, by its number: a secret may stand there by mistake.
+        ValueError: an entry is not in `names`; the message gives its number only, since it may be a secret.
     """
     admins = _entries(text)
     for number, admin in enumerate(admins, start=1):

@@ -66,6 +66,12 @@ def find_address(host: str) -> Address | None:
         return None
 
 
+def is_loopback(address: Address) -> bool:
+    """Whether only this machine reaches it, also where IPv6 writes an IPv4 address."""
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return (mapped or address).is_loopback
+
+
 def is_host(text: str) -> bool:
     """Whether this is an address, or a name in the ASCII form that name services know."""
     return find_address(text) is not None or _HOST_NAME.fullmatch(text) is not None
@@ -87,7 +93,7 @@ def parse_allowance(text: str) -> Allowance:
     """Read a comma-separated list of host names, addresses and networks (`n8n, 10.1.0.0/16`).
 
     Raises:
-        ValueError: an entry is none of these.
+        ValueError: an entry is not one of these.
     """
     names, networks = set(), []
     for entry in filter(None, (part.strip() for part in text.split(","))):

@@ -21,8 +21,8 @@ def attribute(transcription: Transcription, diarization: Diarization | None) -> 
 
     Args:
         transcription: segments in any order. Segments that carry a speaker keep it; segments with words are split
-            where the speaker changes; segments without words go to whoever talks most during them.
-        diarization: None if nobody asked who speaks: everything is then one speaker's.
+            where the speaker changes; segments without words go to the speaker who talks most during them.
+        diarization: None if diarization is off: everything then belongs to one speaker.
 
     Returns:
         The transcript, its segments sorted by start and its speakers called "Speaker 1", "Speaker 2", …; and the

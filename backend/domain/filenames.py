@@ -21,7 +21,7 @@ def safe_filename(name: str) -> str:
     """Return a name that is safe as the last component of a path or key. Idempotent and never empty.
 
     Args:
-        name: whatever the client sent: paths, control characters, any length.
+        name: as the client sent it: it may hold paths or control characters and have any length.
 
     Returns:
         NFC, at most 232 bytes of UTF-8, extension kept; "recording" when nothing is left.

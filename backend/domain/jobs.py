@@ -9,11 +9,9 @@ from backend import errors
 STAGE_WEIGHTS: Mapping[str, float] = {"decode": 3, "diarize": 52, "transcribe": 42, "store": 3}
 """Shares of a job's time, measured with the embedded engines on two cores (docs/BENCHMARKS.md)."""
 
-MAX_CRASHES = 3
-
 
 class Superseded(Exception):
-    """Another attempt, a cancellation or a deletion owns the job now: whatever this one has is not wanted any more."""
+    """Another attempt, a cancellation or a deletion owns the job now: the result of this one is not wanted."""
 
 
 def overall_progress(stages: Mapping[str, float]) -> float:
@@ -30,7 +28,7 @@ def overall_progress(stages: Mapping[str, float]) -> float:
 
 
 def seconds_left(elapsed_s: float, progress: float) -> float | None:
-    """How long it will take if it goes on like this; None while nobody can know."""
+    """Estimate the remaining seconds at the present rate; None while there is too little to go by."""
     if progress < 0.02 or elapsed_s <= 0:
         return None
     return round(elapsed_s * (1 - progress) / progress, 1)

@@ -1,8 +1,8 @@
 """The manifest of a conversation: all that its rows hold, as one JSON document beside its objects. Pure; no I/O.
 
-Whoever has a bucket or a folder has the database: `…_metadata.json` is written last, names every other object with its
-size and hash, and repeats what was said. Voices are left out, because they are biometric data and a manifest is
-write-once: whoever asks to be forgotten must not live on in it.
+The bucket or folder alone is enough to rebuild the database: `…_metadata.json` is written last, names every other
+object with its size and hash, and repeats the transcript. Voices are left out: they are biometric data, a manifest is
+write-once, and a person who asks to be erased must not remain in it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Annotated, Literal, Protocol
 
 from pydantic import AwareDatetime, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
-from backend.domain.transcript import Segment, SpeakerStats, Transcript, Word
-from backend.domain.voices import SpeakerIdentity
+from backend.domain.transcript import NamedSpeaker, Segment, SpeakerStats, Transcript, Word
+from backend.domain.voices import SpeakerIdentity, named_speakers, show_labels
 from backend.errors import InvalidInput, NewerManifest
 
 MANIFEST_VERSION = 1
@@ -76,14 +76,6 @@ class ManifestParticipant:
 
 
 @dataclass(frozen=True, slots=True)
-class ManifestWord:
-    text: str
-    start_s: Seconds | None = None
-    end_s: Seconds | None = None
-    probability: Seconds | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class ManifestSegment:
     """`speaker` is a participant's label."""
 
@@ -91,10 +83,10 @@ class ManifestSegment:
     end_s: Seconds
     speaker: str
     text: str
-    words: tuple[ManifestWord, ...] = ()
+    words: tuple[Word, ...] = ()
 
 
-@with_config(ConfigDict(extra="ignore"))
+@with_config(ConfigDict(extra="ignore", allow_inf_nan=False))
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """The document itself. The first rows say what a reader of the file looks for, the last what a rebuild needs."""
@@ -122,21 +114,26 @@ class Manifest:
 
     @property
     def transcript(self) -> Transcript | None:
-        """The transcript with the names that it showed; None if processing failed."""
+        """The transcript, whose speakers are labels; None if processing failed."""
         if self.status != "completed":
             return None
-        names = {item.label: item.display_name or item.label for item in self.participants}
-        segments = (
-            Segment(
-                item.start_s,
-                item.end_s,
-                item.text,
-                tuple(Word(word.text, word.start_s, word.end_s, word.probability) for word in item.words),
-                names[item.speaker],
-            )
-            for item in self.segments
-        )
+        segments = (Segment(item.start_s, item.end_s, item.text, item.words, item.speaker) for item in self.segments)
         return Transcript(tuple(segments), self.language)
+
+    @property
+    def speakers(self) -> tuple[NamedSpeaker, ...]:
+        """The participants, in order of their position."""
+        return tuple(
+            NamedSpeaker(
+                label=item.label,
+                display_name=item.display_name,
+                speaking_time_s=item.speaking_time_s,
+                share=item.share,
+                word_count=item.word_count,
+                segment_count=item.segment_count,
+            )
+            for item in self.participants
+        )
 
 
 _DOCUMENT = TypeAdapter(Manifest)
@@ -166,14 +163,14 @@ def manifest_of(
         completed_at: as in the row.
         transcript: as its speakers are shown; None if processing failed.
         stats: by speaker as the transcript calls them, in order of their position.
-        identities: as `save_result` takes them: who is behind a speaker that is shown by name.
+        identities: by speaker as the transcript calls them: the label, and the person if the voice is known.
         duration_s: of the recording.
         engines: role → engine that ran.
         media: what the recording's container said: format, codec, sample_rate_hz, channels.
         warnings: as in the row.
         error: why processing failed.
     """
-    labels = {name: identity.label for name, identity in (identities or {}).items()}
+    speakers = named_speakers(stats or {}, identities or {})
     recording = next((item for item in objects if item.kind == "audio"), None)
     manifest = Manifest(
         conversation_id=conversation.id,
@@ -193,8 +190,8 @@ def manifest_of(
         warnings=tuple(warnings),
         error=error,
         objects=tuple(_object(item) for item in objects if item.kind != "metadata"),
-        participants=tuple(_participant(name, stat, identities or {}) for name, stat in (stats or {}).items()),
-        segments=_segments(transcript, labels),
+        participants=tuple(_participant(speaker) for speaker in speakers),
+        segments=_segments(show_labels(transcript, speakers)) if transcript else (),
     )
     values: dict[str, object] = _DOCUMENT.dump_python(manifest, mode="json")
     return {"manifest_version": values.pop("manifest_version"), **values}
@@ -250,28 +247,21 @@ def _object(item: ObjectFacts) -> ManifestObject:
     return ManifestObject(kind, item.key, item.size_bytes, item.sha256, item.content_type)
 
 
-def _participant(name: str, stat: SpeakerStats, identities: Mapping[str, SpeakerIdentity]) -> ManifestParticipant:
-    identity = identities.get(name)
+def _participant(speaker: NamedSpeaker) -> ManifestParticipant:
     return ManifestParticipant(
-        label=identity.label if identity else name,
-        display_name=name if identity and identity.person_id else None,
-        speaking_time_s=stat.speaking_time_s,
-        share=stat.share,
-        word_count=stat.word_count,
-        segment_count=stat.segment_count,
+        label=speaker.label,
+        display_name=speaker.display_name,
+        speaking_time_s=speaker.speaking_time_s,
+        share=speaker.share,
+        word_count=speaker.word_count,
+        segment_count=speaker.segment_count,
     )
 
 
-def _segments(transcript: Transcript | None, labels: Mapping[str, str]) -> tuple[ManifestSegment, ...]:
+def _segments(transcript: Transcript) -> tuple[ManifestSegment, ...]:
     return tuple(
-        ManifestSegment(
-            item.start_s,
-            item.end_s,
-            labels.get(item.speaker, item.speaker),
-            item.text,
-            tuple(ManifestWord(word.text, word.start_s, word.end_s, word.probability) for word in item.words),
-        )
-        for item in (transcript.segments if transcript else ())
+        ManifestSegment(item.start_s, item.end_s, item.speaker, item.text, item.words)
+        for item in transcript.segments
         if item.speaker is not None
     )
 

@@ -21,7 +21,7 @@ LOOP_WORDS_MOST = 12
 
 
 def mend_sentences(words: Sequence[Word], speakers: Sequence[str]) -> list[str]:
-    """Give a single stray word at a sentence's edge to whoever says the rest of the sentence.
+    """Give a single stray word at a sentence's edge to the speaker of the rest of the sentence.
 
     Diarization and word times each err by some tenths of a second, so the first or last word of a sentence often falls
     into the neighbour's turn. A sentence in which the speaker changes in any other way is left as it is.
@@ -49,7 +49,7 @@ def without_loops(items: Sequence[T], key: Sequence[str], *, ended: bool = True)
     Args:
         items: words in any form.
         key: what makes two of them the same, one per item.
-        ended: whether the decoder ended by itself; if not, whatever comes twice in a row is a loop.
+        ended: whether the decoder ended on its own; if not, any phrase that occurs twice in a row is a loop.
     """
     keep: list[T] = []
     position = 0

@@ -79,6 +79,19 @@ class SpeakerStats:
     segment_count: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedSpeaker(SpeakerStats):
+    """A speaker of a transcript: the numbered label, the name of the person if the voice is known, and the figures."""
+
+    label: str
+    display_name: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What a transcript shows."""
+        return self.display_name or self.label
+
+
 @dataclass(frozen=True, slots=True)
 class Transcript:
     """The product: attributed segments in time order. Every segment has a speaker."""

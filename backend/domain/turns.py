@@ -110,7 +110,7 @@ def _stretches(chosen: Ints, frames: Ints, start: int, stop: int) -> Iterable[tu
 
 
 def fill_pauses(active: Active, longest: int) -> Active:
-    """Bridge pauses of up to `longest` frames between two stretches of one speaker in which nobody else talks."""
+    """Bridge pauses of up to `longest` frames within one speaker's turn, unless another speaker talks."""
     filled, talking = active.copy(), active.sum(axis=1)
     silence_before = np.concatenate([[0], np.cumsum(talking > 0)])
     for speaker in range(active.shape[1]):

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.domain.text import is_hidden
-from backend.domain.transcript import Transcript
+from backend.domain.transcript import NamedSpeaker, SpeakerStats, Transcript
 from backend.errors import InvalidInput
 
 Voice = tuple[float, ...]
@@ -34,7 +34,7 @@ RESERVED_NAME = re.compile(r"(speaker\s*\d+|unknown)", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class SpeakerIdentity:
-    """What is kept of a speaker besides the numbered `label`; `person_id` is None if nobody was recognised."""
+    """Data kept about a speaker besides the numbered `label`; `person_id` is None if the voice is unknown."""
 
     label: str
     voice: Voice
@@ -57,7 +57,7 @@ def recognise(
 
     Returns:
         label → person, one to one: if several speakers sound like one person, the most similar is that person, and the
-        others stay unknown. Whoever is in doubt is left out. The same input gives the same output.
+        others stay unknown. Doubtful matches are left out. The same input gives the same output.
     """
     size = len(next(iter(voices.values()), ()))
     means = {person: mean for person, prints in people.items() if (mean := _mean(prints, size)) is not None}
@@ -93,10 +93,24 @@ def resembling(voices: Mapping[int, Voice], prints: Sequence[Voice], threshold: 
 
 def show_names(transcript: Transcript, names: Mapping[str, str]) -> Transcript:
     """The transcript with names in place of the labels that have one."""
-    segments = tuple(
-        replace(segment, speaker=names.get(segment.speaker or "", segment.speaker)) for segment in transcript.segments
-    )
-    return replace(transcript, segments=segments)
+    return _rename(transcript, names)
+
+
+def show_labels(transcript: Transcript, speakers: Sequence[NamedSpeaker]) -> Transcript:
+    """The transcript with labels in place of the names: the inverse of `show_names`."""
+    return _rename(transcript, {speaker.name: speaker.label for speaker in speakers})
+
+
+def named_speakers(
+    stats: Mapping[str, SpeakerStats], identities: Mapping[str, SpeakerIdentity]
+) -> tuple[NamedSpeaker, ...]:
+    """Return the speakers of a transcript, in the order of `stats`.
+
+    Args:
+        stats: by the name that the transcript shows.
+        identities: by the same name, for speakers with a voice; one without an identity is shown by its label.
+    """
+    return tuple(_named(name, stat, identities.get(name)) for name, stat in stats.items())
 
 
 def person_name(text: str) -> str:
@@ -115,6 +129,24 @@ def person_name(text: str) -> str:
     if RESERVED_NAME.fullmatch(name):
         raise InvalidInput(f"{name!r} is what unknown speakers are called. Choose another name.")
     return name
+
+
+def _named(name: str, stat: SpeakerStats, identity: SpeakerIdentity | None) -> NamedSpeaker:
+    return NamedSpeaker(
+        label=identity.label if identity else name,
+        display_name=name if identity and identity.person_id else None,
+        speaking_time_s=stat.speaking_time_s,
+        share=stat.share,
+        word_count=stat.word_count,
+        segment_count=stat.segment_count,
+    )
+
+
+def _rename(transcript: Transcript, names: Mapping[str, str]) -> Transcript:
+    segments = tuple(
+        replace(segment, speaker=names.get(segment.speaker or "", segment.speaker)) for segment in transcript.segments
+    )
+    return replace(transcript, segments=segments)
 
 
 def _mean(prints: Sequence[Voice], size: int) -> NDArray[np.float64] | None:

@@ -120,7 +120,7 @@ def best_whisper_on_disk(models_dir: Path | None = None) -> str | None:
 
 
 def list_models(models_dir: Path | None = None) -> list[ModelStatus]:
-    """The catalogue, with what is on disk, and whatever else in `models_dir` is a Whisper model."""
+    """List the catalogue with paths of models on disk, then other Whisper models in `models_dir`."""
     own = [path for path in _subdirectories(models_dir) if path.name not in KNOWN_MODELS and _is_whisper(path)]
     return [_status(known, _find(known, models_dir)) for known in _CATALOGUE] + [
         ModelStatus(path.name, "whisper", "", "", _size_bytes(path), path) for path in own

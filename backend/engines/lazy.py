@@ -1,4 +1,4 @@
-"""Load a model once, when it is first needed or at warm-up, whoever asks first."""
+"""Load a model once, on first use or at warm-up, from whichever thread asks first."""
 
 from __future__ import annotations
 

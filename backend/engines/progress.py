@@ -19,20 +19,20 @@ TICK_S = 0.25
 
 
 class Abandoned(Exception):
-    """Raised inside work that nobody waits for any more."""
+    """Raised inside work whose caller has stopped waiting."""
 
 
 def ignore_progress(_fraction: float) -> None:
-    """For callers that do not watch."""
+    """Ignore progress reports."""
 
 
 def watched(work: Callable[[Progress], T], progress: Progress) -> T:
     """Do work that cannot be interrupted, such as one long call into a library, in a thread that can be left behind.
 
     Args:
-        work: given a callback of its own, which raises `Abandoned` once nobody waits; until it calls that, it runs on.
-        progress: called from the caller's thread with all that the work reports, and every `TICK_S` in between. What it
-            raises is raised here at once.
+        work: receives a callback that raises `Abandoned` once the caller has stopped waiting; it runs on until then.
+        progress: called from the caller's thread with each report of the work, and every `TICK_S` in between. An
+            exception it raises is raised here at once.
     """
     abandoned, reports = threading.Event(), SimpleQueue[float | None]()
 
@@ -56,7 +56,7 @@ def watched(work: Callable[[Progress], T], progress: Progress) -> T:
 
 
 def _next(reports: SimpleQueue[float | None], before: float) -> float | None:
-    """The next report, or the one before if there is none in time; None: the work has ended."""
+    """The next report, or the previous one if none arrives in time; None: the work has ended."""
     try:
         return reports.get(timeout=TICK_S)
     except Empty:

@@ -1,4 +1,4 @@
-"""Engines that say what they are told to: for tests and for measuring everything around the models."""
+"""Engines with scripted answers, for tests and for measuring everything around the models."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Device = Literal["auto", "cpu", "cuda"]
 
 # The batched decoder glues speech from both sides of a silence into one segment of up to 30 s; at such a pause it is
-# cut again, or a segment could span minutes in which nobody speaks.
+# cut again, or a segment could span minutes of silence.
 PAUSE_S = 1.0
 
 # Whisper keeps half of its 448 positions for prompts; longer ones leave no positions for the text.
@@ -214,13 +214,13 @@ def _segments(heard: Iterable[HeardSegment], duration_s: float) -> Iterator[Segm
 
 
 def _word(text: str, start_s: float, end_s: float, probability: float, duration_s: float) -> Word:
-    """Times rounded by the library may pass the end of the recording by a hair, or stand in the wrong order."""
+    """Clamp times that the library rounded past the end of the recording, or into the wrong order."""
     start_s = min(max(0.0, float(start_s)), duration_s)
     return Word(text, start_s, min(max(start_s, float(end_s)), duration_s), float(probability))
 
 
 def _runs(words: Sequence[Word]) -> Iterator[Sequence[Word]]:
-    """Cut where nobody speaks for `PAUSE_S`."""
+    """Cut at pauses of `PAUSE_S` or more."""
     first = 0
     for i in range(1, len(words)):
         if (words[i].start_s or 0.0) - (words[i - 1].end_s or 0.0) >= PAUSE_S:

@@ -1,6 +1,6 @@
-"""How log lines look, and which request and job they belong to. Who logs need not know: the ids travel in the context.
+"""The format of log lines, and the ids of request and job in them. The ids travel in the context.
 
-Neither format ever holds a transcript or a secret, because nobody logs one; a test watches over it.
+No log line holds a transcript or a secret; a test checks this.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pythonjsonlogger.json import JsonFormatter
 
 TEXT = "%(asctime)s %(levelname)-8s %(name)s: %(message)s"
 LIBRARY_ATTRIBUTES = ("color_message", "applicationID", "applicationVersion", "executorID")
-"""What uvicorn and DBOS add to their lines, and nobody needs."""
+"""Attributes that uvicorn and DBOS add to their records; left out."""
 
 _ids: ContextVar[Mapping[str, str]] = ContextVar("ids of log lines", default=MappingProxyType({}))
 

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, start_http_server
+import anyio.to_thread
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, start_http_server
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
+
+from backend.errors import AppError
+
+logger = logging.getLogger(__name__)
+
+Ask = Callable[[], Coroutine[Any, Any, Sequence[Metric]]]
+ANSWERED_WITHIN_S = 5.0
 
 STAGE_BUCKETS_S = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600)
 FACTOR_BUCKETS = (0.5, 1, 2, 5, 10, 20, 30, 50, 100)
@@ -34,34 +46,20 @@ class Metrics:
             buckets=FACTOR_BUCKETS,
             registry=self._registry,
         )
-
-        self._jobs = Gauge("aperta_jobs", "Jobs that wait or run", ["queue", "status"], registry=self._registry)
-        self._oldest_job_s = Gauge(
-            "aperta_oldest_job_seconds",
-            "How long the oldest of them has been there",
-            ["queue", "status"],
-            registry=self._registry,
-        )
         self._drained_objects = Counter(
             "aperta_drained_objects", "Objects that moved from the local disk to S3", registry=self._registry
         )
-        self._drained_bytes = Counter("aperta_drained_bytes", "Their size", registry=self._registry)
-        self._pending_objects = Gauge(
-            "aperta_drain_pending_objects", "Objects on the local disk that belong in S3", registry=self._registry
-        )
-        self._pending_bytes = Gauge("aperta_drain_pending_bytes", "Their size", registry=self._registry)
-        self._oldest_s = Gauge(
-            "aperta_drain_oldest_seconds",
-            "How long the oldest of those that may move has been waiting",
-            registry=self._registry,
-        )
-        self._parked_objects = Gauge(
-            "aperta_drain_parked_objects", "How many of them do not move until somebody looks", registry=self._registry
+        self._drained_bytes = Counter(
+            "aperta_drained_bytes", "Bytes moved from the local disk to S3", registry=self._registry
         )
 
-    def register(self, figures: Collector) -> None:
-        """Show what another part of Aperta counts as well."""
-        self._registry.register(figures)
+    def register(self, collector: Collector) -> None:
+        """Show the metrics of another part of Aperta as well."""
+        self._registry.register(collector)
+
+    def register_asking(self, ask: Ask) -> None:
+        """Show metrics that are asked for on the event loop that runs now; they are left out if the answer fails."""
+        self._registry.register(_AskingCollector(ask, asyncio.get_running_loop()))
 
     def completed(self, duration_s: float, stages_s: Mapping[str, float]) -> None:
         """One recording was processed and stored."""
@@ -73,7 +71,7 @@ class Metrics:
             self._factor.observe(duration_s / total_s)
 
     def ended(self, outcome: str) -> None:
-        """One recording was not: "refused" for bad input, "failed" otherwise."""
+        """One recording was not processed: "refused" for bad input, "failed" otherwise."""
         self._recordings.labels(outcome).inc()
 
     def drained(self, size_bytes: int) -> None:
@@ -81,34 +79,39 @@ class Metrics:
         self._drained_objects.inc()
         self._drained_bytes.inc(size_bytes)
 
-    def backlog(self, objects: int, size_bytes: int, parked: int, oldest_s: float) -> None:
-        """How far S3 is behind at this moment."""
-        self._pending_objects.set(objects)
-        self._pending_bytes.set(size_bytes)
-        self._parked_objects.set(parked)
-        self._oldest_s.set(oldest_s)
-
-    def queues(self, figures: Sequence[tuple[str, str, int, float]]) -> None:
-        """Queue, status, number and age of the oldest of the jobs that wait or run at this moment."""
-        self._jobs.clear()
-        self._oldest_job_s.clear()
-        for queue, status, count, oldest_s in figures:
-            self._jobs.labels(queue, status).set(count)
-            self._oldest_job_s.labels(queue, status).set(oldest_s)
-
     @contextmanager
-    def served(self, port: int | None) -> Iterator[None]:
-        """Serve the figures on a port of their own, for processes without an API; None: do not."""
-        if port is None:
+    def served(self, address: tuple[str, int] | None) -> Iterator[None]:
+        """Serve the metrics on a separate address and port, for processes without an API; None: do not."""
+        if address is None:
             yield
             return
-        server, thread = start_http_server(port, registry=self._registry)
+        host, port = address
+        server, thread = start_http_server(port, host, registry=self._registry)
         try:
             yield
         finally:
             server.shutdown()
+            server.server_close()
             thread.join()
 
-    def render(self) -> bytes:
-        """The Prometheus text format, version 0.0.4."""
-        return generate_latest(self._registry)
+    async def render(self) -> bytes:
+        """The Prometheus text format, version 0.0.4. Collected in a thread, because collectors look at disks."""
+        return await anyio.to_thread.run_sync(generate_latest, self._registry)
+
+
+class _AskingCollector(Collector):
+    """Waits, in the thread that collects, for an answer from the event loop."""
+
+    def __init__(self, ask: Ask, loop: asyncio.AbstractEventLoop) -> None:
+        self._ask = ask
+        self._loop = loop
+
+    def collect(self) -> Iterator[Metric]:
+        answer = asyncio.run_coroutine_threadsafe(self._ask(), self._loop)
+        try:
+            metrics = answer.result(ANSWERED_WITHIN_S)
+        except (AppError, TimeoutError) as error:
+            answer.cancel()
+            logger.debug("metrics are left out: %s", error)
+            return
+        yield from metrics

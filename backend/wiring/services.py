@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,30 +19,42 @@ from backend.observability.tracing import set_up_tracing
 from backend.permissions import close_folder
 from backend.services.conversations.deletion import DeletionService
 from backend.services.conversations.reading import ConversationService
-from backend.services.jobs.background import STORAGE, Background
+from backend.services.jobs.attempts import Attempts
 from backend.services.jobs.durable import DurableEngine
-from backend.services.jobs.heartbeat import this_process
+from backend.services.jobs.heartbeat import Heartbeat, this_process
+from backend.services.jobs.intake import Intake
+from backend.services.jobs.maintenance.announcements import DeliveryQueue
+from backend.services.jobs.maintenance.objects import QUEUE as STORAGE
+from backend.services.jobs.metrics import QueueMetrics
+from backend.services.jobs.queue import JobQueue
+from backend.services.jobs.recording import Recordings
 from backend.services.jobs.runner import ALL_QUEUES, JobRunner
+from backend.services.jobs.schedule.log import ScheduleLog
+from backend.services.jobs.schedule.scheduler import Scheduler
 from backend.services.jobs.service import JobService
+from backend.services.jobs.watch import JobWatch
 from backend.services.lifecycle.drain import DrainService
+from backend.services.lifecycle.metrics import BacklogMetrics
 from backend.services.people.service import PeopleService
 from backend.services.processing.service import ProcessingService
 from backend.services.reconciliation import ReconciliationService
 from backend.services.remote.client import OutboundClient
 from backend.services.remote.download import Fetcher
 from backend.services.speech.pipeline import SpeechPipeline
-from backend.services.storage import StorageService
-from backend.services.uploads.expiry import UploadSweeper
+from backend.services.storage import Mover, StorageParts, StorageService
+from backend.services.storage.placement.parts import open_parts
 from backend.services.uploads.service import UploadService
+from backend.services.uploads.sources import Sources
 from backend.services.webhooks.service import WebhookService, read_secrets
 from backend.wiring.engines import open_speech
+from backend.wiring.schedule import Parts, open_periodic_work
 
 logger = logging.getLogger(__name__)
 
 
 WORKFLOWS_VERSION = "2"
-"""Raised whenever the steps of a workflow, their order or what they return change: jobs in flight then begin anew
-instead of going on with checkpoints of another shape."""
+"""Raised whenever the steps of a workflow, their order or what they return change: jobs in flight then start again
+instead of resuming from checkpoints of another shape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +69,15 @@ class Services:
     conversations: ConversationService
     people: PeopleService
     metrics: Metrics
-    fetcher: Fetcher
     webhooks: WebhookService
     drain: DrainService
     deletes: DeletionService
     reconciliation: ReconciliationService
+    intake: Intake
     jobs: JobService
     runner: JobRunner
+    scheduler: Scheduler
+    schedule: ScheduleLog
     durable: DurableEngine
     uploads: UploadService
 
@@ -75,7 +89,11 @@ class Services:
 
 @asynccontextmanager
 async def open_services(
-    settings: Settings, speech: SpeechPipeline | None = None, *, listen: Sequence[str] | None = None
+    settings: Settings,
+    speech: SpeechPipeline | None = None,
+    *,
+    parts: StorageParts | None = None,
+    listen: Sequence[str] | None = None,
 ) -> AsyncIterator[Services]:
     """Open storage, database and engines; closed again in reverse order. Work begins with the first job, or when
     `runner.start` is called.
@@ -83,6 +101,7 @@ async def open_services(
     Args:
         settings: what to open.
         speech: a pipeline to use instead of the configured engines.
+        parts: storage to use instead of the configured one.
         listen: queues to take work from; default: all, or only the work on stored objects with WORKERS=none.
 
     Raises:
@@ -93,49 +112,80 @@ async def open_services(
     set_up_tracing()
     speech = speech or open_speech(settings)
     async with AsyncExitStack() as stack:
-        storage = await _open_storage(settings, stack)
+        stored = parts or open_parts(settings.storage)
+        storage = await _open_storage(settings, stored, stack)
         database = await _open_database(settings, stack)
         people = PeopleService(database, enabled=settings.known_voices)
         metrics = Metrics()
-        metrics.register(storage.metrics)
+        metrics.register(stored.metrics)
         processing = ProcessingService(storage, database, speech, people, metrics)
-        webhooks = open_webhooks(settings, database)
-        drain = _open_drain(settings, storage, database, metrics)
-        deletes = DeletionService(storage, database)
-        expires_s = settings.upload_expires_s
-        uploads = UploadService(storage, database, max_bytes=settings.max_upload_bytes, expires_s=expires_s)
-        await stack.enter_async_context(UploadSweeper(uploads, storage, database, expires_s=expires_s))
+        drain = _open_drain(settings, storage, stored.mover, database, metrics)
+        deletes = DeletionService(storage, stored.stores, stored.accepted, database)
+        uploads = UploadService(
+            storage,
+            stored.resumable,
+            stored.stores.direct,
+            database,
+            max_bytes=settings.max_upload_bytes,
+            expires_s=settings.upload_expires_s,
+        )
         identity = this_process()
         durable = DurableEngine(settings.database_url, executor_id=identity.id, version=WORKFLOWS_VERSION)
-        jobs = JobService(
-            storage,
-            database,
+        deliveries = DeliveryQueue(durable)
+        webhooks = open_webhooks(settings, database, deliveries.add)
+        recordings = Recordings(storage, stored.accepted, stored.mover, database)
+        attempts = Attempts(recordings, stored.accepted, database, processing, worker_id=identity.id)
+        queue, watch = JobQueue(durable), JobWatch(database)
+        listen = _default_queues(settings) if listen is None else listen
+        heartbeat = Heartbeat(database.url, identity, listen)
+        work = Parts(
+            stored=stored,
+            database=database,
+            durable=durable,
+            heartbeat=heartbeat,
+            attempts=attempts,
+            queue=queue,
+            watch=watch,
+            uploads=uploads,
+            webhooks=webhooks,
+            deliveries=deliveries,
+            drain=drain,
+            deletes=deletes,
+        )
+        periodic = open_periodic_work(settings, work)
+        runner = JobRunner(
             durable,
+            attempts,
+            watch,
+            periodic.running,
+            periodic.announcements,
+            periodic.scheduler,
+            heartbeat,
+            listen=listen,
+            at_once=settings.jobs_at_once,
+            poll_s=settings.queue_poll_s,
+        )
+        stack.callback(watch.close)
+        stack.push_async_callback(runner.stop)
+        intake = Intake(
+            storage,
+            stored.accepted,
+            database,
+            Sources(storage, _open_fetcher(settings), uploads, max_bytes=settings.max_upload_bytes),
+            webhooks,
             speech,
             metrics,
+            runner,
+            queue,
+            watch,
             share_recordings=settings.workers == "none",
             max_queued=settings.max_queued_jobs,
             max_queued_per_owner=settings.max_queued_jobs_per_key,
         )
-        if listen is None:
-            # Without workers it still moves the files that are on its own disk.
-            listen = ALL_QUEUES if settings.workers == "embedded" else (STORAGE,)
-        runner = JobRunner(
-            storage,
-            database,
-            durable,
-            processing,
-            jobs,
-            Background(storage, database, durable, webhooks, drain, deletes, host=identity.host),
-            identity,
-            listen=listen,
-            at_once=settings.jobs_at_once,
-            poll_s=settings.queue_poll_s,
-            keep_days=settings.jobs_keep_days,
-        )
-        await stack.enter_async_context(jobs.watch)
-        jobs.ensure_running = runner.start
-        stack.push_async_callback(runner.stop)
+        jobs = JobService(storage, stored.accepted, database, durable, queue, watch, runner)
+        metrics.register(periodic.log)
+        metrics.register_asking(BacklogMetrics(drain).ask)
+        metrics.register_asking(QueueMetrics(jobs).ask)
         yield Services(
             settings=settings,
             storage=storage,
@@ -145,13 +195,15 @@ async def open_services(
             conversations=ConversationService(storage, database),
             people=people,
             metrics=metrics,
-            fetcher=_open_fetcher(settings),
             webhooks=webhooks,
             drain=drain,
             deletes=deletes,
-            reconciliation=ReconciliationService(storage, database),
+            reconciliation=_open_reconciliation(stored, database),
+            intake=intake,
             jobs=jobs,
             runner=runner,
+            scheduler=periodic.scheduler,
+            schedule=periodic.log,
             durable=durable,
             uploads=uploads,
         )
@@ -169,16 +221,16 @@ class StorageTools:
 async def open_storage_tools(settings: Settings) -> AsyncIterator[StorageTools]:
     """Open storage and database without engines or jobs. Arguments and errors as in `open_services`."""
     async with AsyncExitStack() as stack:
-        storage = await _open_storage(settings, stack)
+        parts = open_parts(settings.storage)
+        storage = await _open_storage(settings, parts, stack)
         database = await _open_database(settings, stack)
-        yield StorageTools(
-            ReconciliationService(storage, database), _open_drain(settings, storage, database, Metrics())
-        )
+        drain = _open_drain(settings, storage, parts.mover, database, Metrics())
+        yield StorageTools(_open_reconciliation(parts, database), drain)
 
 
-async def _open_storage(settings: Settings, stack: AsyncExitStack) -> StorageService:
+async def _open_storage(settings: Settings, parts: StorageParts, stack: AsyncExitStack) -> StorageService:
     await anyio.to_thread.run_sync(close_folder, Path(settings.storage.upload_dir))
-    return await stack.enter_async_context(StorageService(settings.storage))
+    return await stack.enter_async_context(StorageService(parts=parts))
 
 
 async def _open_database(settings: Settings, stack: AsyncExitStack) -> Database:
@@ -190,9 +242,21 @@ async def _open_database(settings: Settings, stack: AsyncExitStack) -> Database:
     return database
 
 
-def _open_drain(settings: Settings, storage: StorageService, database: Database, metrics: Metrics) -> DrainService:
+def _default_queues(settings: Settings) -> Sequence[str]:
+    """Without workers, a process still moves the files on its own disk."""
+    return ALL_QUEUES if settings.workers == "embedded" else (STORAGE,)
+
+
+def _open_reconciliation(parts: StorageParts, database: Database) -> ReconciliationService:
+    return ReconciliationService(parts.stores, parts.spool, parts.space, database)
+
+
+def _open_drain(
+    settings: Settings, storage: StorageService, mover: Mover, database: Database, metrics: Metrics
+) -> DrainService:
     return DrainService(
         storage,
+        mover,
         database,
         metrics,
         concurrency=settings.storage.drain_concurrency,
@@ -200,8 +264,10 @@ def _open_drain(settings: Settings, storage: StorageService, database: Database,
     )
 
 
-def open_webhooks(settings: Settings, database: Database) -> WebhookService:
-    """The sender of callbacks; whoever runs jobs sets its `schedule`."""
+def open_webhooks(
+    settings: Settings, database: Database, schedule: Callable[[str], Awaitable[object]]
+) -> WebhookService:
+    """The sender of callbacks; `schedule` makes the attempts for a message."""
     secret = settings.webhook_secret.get_secret_value() if settings.webhook_secret else ""
     return WebhookService(
         database,
@@ -209,6 +275,7 @@ def open_webhooks(settings: Settings, database: Database) -> WebhookService:
         secrets=read_secrets(secret),
         default_url=settings.webhook_url,
         timeout_s=settings.webhook_timeout_s,
+        schedule=schedule,
     )
 
 

@@ -26,7 +26,7 @@ class Point:
 
     Attributes:
         operation: only for this call to S3; the method is then botocore's.
-        often: the n-th time is drawn from so many.
+        often: the n-th time is drawn from 1 to this.
     """
 
     module: str
@@ -47,19 +47,19 @@ def _s3(operation: str, when: str, often: int = 2) -> Point:
 
 
 UPLOAD = {
-    "while spooling": _point(f"{STORAGE}.writing", "Pipeline.add", "before", often=30),
-    "spooled": _point(f"{STORAGE}.spool", "Spool._write", "after"),
-    "before the rename": _point(f"{STORAGE}.kept", "AcceptedRecordings.keep", "before"),
-    "renamed": _point(f"{STORAGE}.kept", "AcceptedRecordings.keep", "after"),
-    "accepted": _point("backend.services.jobs.service", "JobService._accept", "after"),
+    "while spooling": _point(f"{STORAGE}.spool.writer", "Pipeline.add", "before", often=30),
+    "spooled": _point(f"{STORAGE}.spool.temporary", "Spool._write", "after"),
+    "before the rename": _point(f"{STORAGE}.spool.accepted", "AcceptedRecordings.add", "before"),
+    "renamed": _point(f"{STORAGE}.spool.accepted", "AcceptedRecordings.add", "after"),
+    "accepted": _point("backend.services.jobs.intake", "Intake._write", "after"),
     "between steps": _point("backend.services.jobs.steps", "DurableSteps.run", "after", often=12),
-    "before the commit": _point("backend.services.processing.service", "ProcessingService._commit", "before"),
-    "committed": _point("backend.services.processing.service", "ProcessingService._commit", "after"),
-    "before the spool file goes": _point(f"{STORAGE}.kept", "AcceptedRecordings.remove", "before"),
+    "before the commit": _point("backend.services.processing.rows", "ResultRows.commit", "before"),
+    "committed": _point("backend.services.processing.rows", "ResultRows.commit", "after"),
+    "before the spool file goes": _point(f"{STORAGE}.spool.accepted", "AcceptedRecordings.remove", "before"),
 }
 LOCAL = {
-    "before the link": _point(f"{STORAGE}.local", "LocalStore._place", "before", often=9),
-    "linked": _point(f"{STORAGE}.local", "LocalStore._place", "after", often=9),
+    "before the link": _point(f"{STORAGE}.stores.local.store", "LocalStore._place", "before", often=9),
+    "linked": _point(f"{STORAGE}.stores.local.store", "LocalStore._place", "after", often=9),
 }
 S3 = {
     "before the PUT": _s3("PutObject", "before", often=9),
@@ -70,8 +70,8 @@ S3 = {
     "S3 complete": _s3("CompleteMultipartUpload", "after", often=1),
 }
 DRAIN = {
-    "drain: read": _point(f"{STORAGE}.moving", "Mover.verified_file", "after", often=9),
-    "drain: copied": _point(f"{STORAGE}.moving", "Mover.copy", "after", often=9),
+    "drain: read": _point(f"{STORAGE}.placement.mover", "Mover.copy", "before", often=9),
+    "drain: copied": _point(f"{STORAGE}.placement.mover", "Mover.copy", "after", often=9),
     "drain: before the switch": _point("backend.services.lifecycle.drain", "DrainService._switch", "before", often=9),
     "drain: switched": _point(f"{STORAGE}.service", "StorageService.delete", "before", often=9),
     "drain: deleted": _point(f"{STORAGE}.service", "StorageService.delete", "after", often=9),
@@ -89,14 +89,14 @@ POINTS = UPLOAD | LOCAL | S3 | DRAIN | DELETE
 
 
 class Executioner:
-    """Kills this process at the point it is told over a pipe."""
+    """Kills this process at the point that a pipe names."""
 
     def __init__(self, pipe: Path) -> None:
         self._left: dict[str, int] = {}
         self._lock = threading.Lock()
         for name, point in POINTS.items():
             self._install(name, point)
-        # For reading and writing, so that opening waits for nobody and the end of one writer is not the end.
+        # For reading and writing, so that opening does not wait and the end of one writer is not the end.
         self._pipe = os.fdopen(os.open(pipe, os.O_RDWR), "r")
         threading.Thread(target=self._listen, daemon=True).start()
 

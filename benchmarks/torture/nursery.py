@@ -36,8 +36,8 @@ class Order:
         command: after `aperta`.
         environment: all of it.
         log: standard output and errors, appended.
-        pipe: where a server is told when to kill itself.
-        status: where the exit status is written, if the process lives so long.
+        pipe: where a server reads when to kill itself.
+        status: where the exit status is written, if the process lives to its end.
         hasty: shorten every wait that a test would only sit through.
     """
 
@@ -84,7 +84,7 @@ class Nursery:
 
 @dataclass
 class Child:
-    """A forked process. It is nobody's child here, so that it is watched by a descriptor of its own."""
+    """A forked process. It is no child of this process, so it is watched by a file descriptor."""
 
     pid: int
     _fd: int = field(init=False)
@@ -103,7 +103,7 @@ class Child:
             os.killpg(self.pid, number)
 
     async def wait(self, seconds: float) -> bool:
-        """Whether it has ended, after so long at most."""
+        """Whether it has ended, after `seconds` at most."""
         ended = asyncio.Event()
         loop = asyncio.get_running_loop()
         loop.add_reader(self._fd, ended.set)
@@ -126,7 +126,7 @@ class Child:
 
 def main() -> None:
     preload()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them here
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # this process does not wait for them
     pids = []
     while line := sys.stdin.readline():
         order = Order(**json.loads(line))
@@ -135,7 +135,7 @@ def main() -> None:
             os._exit(run(order))
         pids.append(pid)
         print(pid, flush=True)
-    for pid in pids:  # whoever ordered them has ended, perhaps without saying so
+    for pid in pids:  # the process that ordered them has ended, perhaps without saying so
         if _is_ours(pid):
             os.killpg(pid, signal.SIGKILL)
 
@@ -178,7 +178,7 @@ def run(order: Order) -> int:
 def prepare(order: Order) -> None:
     """Scripted engines, short waits, and a way to die."""
     from backend.database import session
-    from backend.services.jobs import background, runner
+    from backend.services.jobs.schedule import table as schedule
     from backend.services.speech import pipeline
     from backend.wiring import engines
     from tests.conftest import scripted_speech
@@ -187,8 +187,8 @@ def prepare(order: Order) -> None:
     pipeline.probe = _probe
     pipeline.decode_tracks = _decode
     if order.hasty:
-        runner.LOOK_AROUND_EVERY_S = LOOK_AROUND_S
-        background.DELETES_EVERY_S = DELETES_S
+        schedule.LOOK_AROUND_EVERY_S = LOOK_AROUND_S
+        schedule.DELETES_EVERY_S = DELETES_S
         session.SQLITE_PRAGMAS = tuple(
             f"busy_timeout={BUSY_TIMEOUT_MS}" if pragma.startswith("busy_timeout") else pragma
             for pragma in session.SQLITE_PRAGMAS
@@ -243,7 +243,7 @@ def _probe(_path: Path) -> Any:
 
 
 def _decode(_path: Path, **_options: object) -> Any:
-    """A tenth of a second of silence, whatever the bytes are."""
+    """A tenth of a second of silence for any bytes."""
     from backend.engines.audio.samples import Audio
 
     samples = tempfile.TemporaryFile()  # noqa: SIM115  Audio closes it

@@ -91,7 +91,7 @@ def test_half_an_upload_is_gone_after_a_kill(tmp_path: Path) -> None:
         address = urlsplit(server.url)
         with socket.create_connection((address.hostname, address.port), SECONDS) as connection:
             connection.sendall(
-                b"POST /audio/process HTTP/1.1\r\nHost: aperta\r\nContent-Length: 9000000\r\n"
+                b"POST /audio/process HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000\r\n"
                 b"Content-Type: multipart/form-data; boundary=x\r\n\r\n"
                 b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n' + bytes(3_000_000)
             )

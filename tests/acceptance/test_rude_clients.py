@@ -17,7 +17,7 @@ from tests.support.processes import ServerProcess, serving
 STALL_S = 1.0
 MAX_BYTES = 20_000_000
 OPENING = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
-POST = b"POST /audio/process HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+POST = b"POST /audio/process HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def wait_until_swept(server: ServerProcess, seconds: float = 10) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("beginning", [b"", b"GET /hea", b"GET /health/live HTTP/1.1\r\nHost: x\r\nX-A: "])
+@pytest.mark.parametrize("beginning", [b"", b"GET /hea", b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nX-A: "])
 def test_a_connection_without_a_whole_request_is_closed(connect: Callable[[], socket.socket], beginning: bytes) -> None:
     connection, began = connect(), time.monotonic()
     connection.sendall(beginning)
@@ -112,7 +112,8 @@ def test_a_connection_that_is_used_stays_open(server: ServerProcess) -> None:
 def test_a_body_that_never_comes_is_given_up(connect: Callable[[], socket.socket], path: bytes) -> None:
     connection, began = connect(), time.monotonic()
     head = (
-        b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: 1000\r\n\r\n"
+        b"POST %s HTTP/1.1\r\nHost: localhost\r\n"
+        b"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: 1000\r\n\r\n"
     )
     connection.sendall(head % path)
     status = answer(connection).split(b"\r\n")[0]

@@ -15,6 +15,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from tests.conftest import SAMPLE
 from tests.support.processes import ServerProcess, serving, wait_until_ready
 
+REBOUND = "attacker.example"
+"""A name that has this machine's address in the tests' browser."""
 CHROMIUM_FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -24,6 +26,7 @@ CHROMIUM_FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    f"--host-resolver-rules=MAP {REBOUND} 127.0.0.1",
 )
 VIEWPORT = {"width": 1280, "height": 900}
 

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from backend.services.storage import ObjectStore, StorageConfig, StorageService
+from backend.services.storage.stores.s3.connection import S3Connection
 from backend.services.storage.stores.s3.store import S3Store
 from tests.contracts.store_contract import Bench, StoreContract, StoreMachine, store_bench
 from tests.contracts.test_stores import bucket_back_door, service_bench
@@ -25,7 +26,7 @@ class TestS3StoreOnCeph(StoreContract):
     async def bench(
         self, s3_server: S3Server, bucket: str, raw_s3: Any, s3_config: StorageConfigMaker, tmp_path: Path
     ) -> AsyncIterator[Bench]:
-        store = S3Store(s3_config(s3_server))
+        store = S3Store(S3Connection(s3_config(s3_server)))
         yield store_bench(store, tmp_path, *bucket_back_door(raw_s3, bucket))
         await store.close()
 
@@ -33,7 +34,7 @@ class TestS3StoreOnCeph(StoreContract):
 class TestS3StoreOnCephOverTls(StoreContract):
     @pytest.fixture
     async def bench(self, tls_config: StorageConfig, bucket: str, raw_s3: Any, tmp_path: Path) -> AsyncIterator[Bench]:
-        store = S3Store(tls_config)
+        store = S3Store(S3Connection(tls_config))
         yield store_bench(store, tmp_path, *bucket_back_door(raw_s3, bucket))
         await store.close()
 
@@ -50,7 +51,7 @@ class TestServiceOnCeph(StoreContract):
 def test_s3_store_on_ceph_is_a_dict(s3_server: S3Server, s3_config: StorageConfigMaker) -> None:
     class CephMachine(StoreMachine):
         def open_store(self, folder: Path) -> ObjectStore:
-            return S3Store(s3_config(s3_server))
+            return S3Store(S3Connection(s3_config(s3_server)))
 
     few = settings(max_examples=6, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck))
     run_state_machine_as_test(CephMachine, settings=few)

@@ -14,18 +14,32 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from backend.concurrency.lanes import ThreadLane
 from backend.errors import InvalidInput, StorageUnavailable
-from backend.services.storage import ObjectStore, StorageConfig, StorageService, StoredObject
+from backend.services.storage import ObjectStore, StorageConfig, StorageService, StoredObject, Stores
 from backend.services.storage.keys import PREFIXES
+from backend.services.storage.placement.parts import open_parts
+from backend.services.storage.spool.temporary import Spool
 from backend.services.storage.stores.local.store import LocalStore
 from backend.services.storage.stores.memory import MemoryStore
+from backend.services.storage.stores.s3.connection import S3Connection
 from backend.services.storage.stores.s3.store import S3Store
+from backend.services.storage.stores.wrapper import EncodedStore, StoreWrapper
+from backend.services.storage.values import NewObject
 from tests.contracts.store_contract import AT, Bench, StoreContract, StoreMachine, UpkeepContract, spooled, store_bench
+from tests.support.codecs import Salted, salted, unsalted
 from tests.support.fixtures_storage import s3_settings
 from tests.support.servers import S3Server, free_port
 
 pytestmark = pytest.mark.anyio
 
 BackDoor = tuple[Callable[[str], bytes | None], Callable[[str, bytes], str]]
+
+
+def memory_back_door(store: MemoryStore) -> BackDoor:
+    def plant(key: str, data: bytes) -> str:
+        store.objects[store.locator("audio", key)] = data
+        return store.locator("audio", key)
+
+    return store.objects.get, plant
 
 
 def file_back_door(upload_dir: Path) -> BackDoor:
@@ -71,12 +85,7 @@ class TestMemoryStore(UpkeepContract, StoreContract):
     @pytest.fixture
     def bench(self, tmp_path: Path) -> Bench:
         store = MemoryStore()
-
-        def plant(key: str, data: bytes) -> str:
-            store.objects[store.locator("audio", key)] = data
-            return store.locator("audio", key)
-
-        return store_bench(store, tmp_path, store.objects.get, plant)
+        return store_bench(store, tmp_path, *memory_back_door(store))
 
 
 class TestLocalStore(UpkeepContract, StoreContract):
@@ -92,7 +101,7 @@ class TestLocalStore(UpkeepContract, StoreContract):
     async def test_a_key_that_is_none_is_refused(self, store: ObjectStore, tmp_path: Path, key: str) -> None:
         with pytest.raises(InvalidInput):
             source = spooled(b"x", tmp_path)
-            await store.put(source, kind="audio", key=key, content_type="audio/wav", metadata={})
+            await store.put(NewObject(source, "audio", key, "audio/wav"))
 
 
 class TestS3StoreOnSwift(UpkeepContract, StoreContract):
@@ -105,9 +114,93 @@ class TestS3StoreOnSwift(UpkeepContract, StoreContract):
         s3_config: Callable[..., StorageConfig],
         tmp_path_factory: pytest.TempPathFactory,
     ) -> AsyncIterator[Bench]:
-        store = S3Store(s3_config(swift))
+        store = S3Store(S3Connection(s3_config(swift)))
         yield store_bench(store, tmp_path_factory.mktemp("spool"), *bucket_back_door(raw_s3, bucket))
         await store.close()
+
+
+@pytest.fixture(scope="module")
+def spool(tmp_path_factory: pytest.TempPathFactory) -> Spool:
+    return Spool(tmp_path_factory.mktemp("wrapped"), ThreadLane("disk", 4))
+
+
+class Wrapped:
+    """The suite around whose stores a wrapper is put: `wrap` is the wrapper, `through` the back door behind it."""
+
+    def wrap(self, store: ObjectStore, spool: Spool) -> ObjectStore:
+        return StoreWrapper(store)
+
+    def through(self, back_door: BackDoor) -> BackDoor:
+        return back_door
+
+
+class Encoded(Wrapped):
+    def wrap(self, store: ObjectStore, spool: Spool) -> ObjectStore:
+        return EncodedStore(store, Salted(), spool.receive)
+
+    def through(self, back_door: BackDoor) -> BackDoor:
+        peek, plant = back_door
+
+        def peek_through(locator: str) -> bytes | None:
+            held = peek(locator)
+            return None if held is None else unsalted(held)
+
+        return peek_through, lambda key, data: plant(key, salted(data))
+
+
+class OnMemory(UpkeepContract, StoreContract, Wrapped):
+    @pytest.fixture
+    def bench(self, tmp_path: Path, spool: Spool) -> Bench:
+        store = MemoryStore()
+        return store_bench(self.wrap(store, spool), tmp_path, *self.through(memory_back_door(store)))
+
+
+class OnLocalFiles(UpkeepContract, StoreContract, Wrapped):
+    @pytest.fixture
+    def bench(self, tmp_path: Path, upload_dir: Path, spool: Spool) -> Bench:
+        store = self.wrap(LocalStore(str(upload_dir), ThreadLane("disk", 4)), spool)
+        return store_bench(store, tmp_path, *self.through(file_back_door(upload_dir)))
+
+
+class OnSwift(UpkeepContract, StoreContract, Wrapped):
+    @pytest.fixture(scope="class")
+    async def bench(
+        self,
+        swift: S3Server,
+        bucket: str,
+        raw_s3: Any,
+        s3_config: Callable[..., StorageConfig],
+        tmp_path_factory: pytest.TempPathFactory,
+        spool: Spool,
+    ) -> AsyncIterator[Bench]:
+        store = self.wrap(S3Store(S3Connection(s3_config(swift))), spool)
+        folder = tmp_path_factory.mktemp("spool")
+        yield store_bench(store, folder, *self.through(bucket_back_door(raw_s3, bucket)))
+        await store.close()
+
+
+class TestWrapperAroundMemory(OnMemory):
+    pass
+
+
+class TestWrapperAroundLocalFiles(OnLocalFiles):
+    pass
+
+
+class TestWrapperAroundSwift(OnSwift):
+    pass
+
+
+class TestEncodedMemory(Encoded, OnMemory):
+    pass
+
+
+class TestEncodedLocalFiles(Encoded, OnLocalFiles):
+    pass
+
+
+class TestEncodedSwift(Encoded, OnSwift):
+    pass
 
 
 class TestHealthyService(StoreContract):
@@ -142,7 +235,7 @@ class TestServiceWhosePrimaryFailsEveryCall(StoreContract):
         primary = MemoryStore("primary")
         primary.failure = StorageUnavailable("The store is down.")
         local = LocalStore(str(upload_dir), ThreadLane("disk", 4))
-        async with StorageService(local_config, primary=primary, fallback=local) as service:
+        async with StorageService(parts=open_parts(local_config, Stores(primary, local))) as service:
             yield service_bench(service, file_back_door(upload_dir))
 
 
@@ -176,7 +269,7 @@ def test_local_store_is_a_dict() -> None:
 def test_s3_store_is_a_dict(swift: S3Server, s3_config: Callable[..., StorageConfig]) -> None:
     class S3Machine(StoreMachine):
         def open_store(self, folder: Path) -> ObjectStore:
-            return S3Store(s3_config(swift))
+            return S3Store(S3Connection(s3_config(swift)))
 
     few = settings(max_examples=6, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck))
     run_state_machine_as_test(S3Machine, settings=few)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from backend.database.migrate import migrate
-from backend.services.jobs.checkpoint_database import prepare
+from backend.services.jobs.checkpoints.database import prepare
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy" / "kubernetes"
 ROLES = DEPLOY.parent / "postgresql" / "roles.sql"

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from standardwebhooks import Webhook
 
 from backend.config import Settings
-from backend.services.jobs import background
+from backend.services.jobs.maintenance import announcements
 from tests.conftest import api, scripted_speech
 from tests.support.media import tone, write
 from tests.support.web_servers import WebServer, reply, web_server
@@ -75,7 +75,7 @@ async def test_the_receiver_is_told_of_a_failed_job(calling: Settings, receiver:
 async def test_a_receiver_that_fails_is_called_again_with_the_same_id(
     calling: Settings, receiver: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(background, "RETRY_AFTER_S", (0.3, 0.3))
+    monkeypatch.setattr(announcements, "RETRY_AFTER_S", (0.3, 0.3))
     receiver.answer = reply(500)
     async with api(calling) as (client, _):
         await send(client, write(tmp_path / "a.wav", tone(1.0)), receiver.url("/hook"))

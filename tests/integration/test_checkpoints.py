@@ -14,7 +14,7 @@ import pytest
 from backend.config import Settings
 from backend.domain.jobs import Superseded
 from backend.errors import AppError, ObjectMissing, ProcessingFailed
-from backend.services.jobs.checkpoints import JsonCheckpoints
+from backend.services.jobs.checkpoints.serializer import JsonCheckpoints
 from tests.conftest import api, send
 from tests.integration.test_jobs import reach
 from tests.support.media import tone, write

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -129,6 +130,30 @@ async def test_head_tells_what_get_would_send(client: httpx.AsyncClient, process
         head, got = await client.head(url, headers=same), await client.get(url, headers=same)
         assert head.status_code == 200 and head.headers == got.headers
     assert (await client.head("/conversations/conv_nope/audio")).status_code == 404
+
+
+@pytest.mark.parametrize("header", ["If-None-Match", "If-Modified-Since"])
+async def test_a_recording_that_the_client_has_is_not_sent_again(
+    client: httpx.AsyncClient, processed: dict[str, str], header: str
+) -> None:
+    url = f"/conversations/{processed['id']}/audio"
+    got = await client.get(url)
+    assert got.headers["etag"] == f'"{hashlib.sha256(got.content).hexdigest()}"'
+    asked = {header: got.headers["etag" if header == "If-None-Match" else "last-modified"]}
+    for again in (await client.get(url, headers=asked), await client.head(url, headers=asked)):
+        assert (again.status_code, again.content) == (304, b"")
+        assert again.headers["etag"] == got.headers["etag"]
+
+
+async def test_a_range_is_given_only_of_what_the_client_has_the_rest_of(
+    client: httpx.AsyncClient, processed: dict[str, str]
+) -> None:
+    url = f"/conversations/{processed['id']}/audio"
+    etag = (await client.head(url)).headers["etag"]
+    same = await client.get(url, headers={"Range": "bytes=0-9", "If-Range": etag})
+    other = await client.get(url, headers={"Range": "bytes=0-9", "If-Range": '"of another recording"'})
+    assert (same.status_code, len(same.content)) == (206, 10)
+    assert other.status_code == 200 and len(other.content) > 10
 
 
 async def test_deleting_removes_rows_and_files(

@@ -13,12 +13,14 @@ from sqlalchemy import text
 
 from backend.concurrency.lanes import ThreadLane
 from backend.database import conversations
+from backend.database.objects import row_of
 from backend.errors import NotFound, StorageMisconfigured, StorageUnavailable
 from backend.services.conversations.deletion import DeletesReport, DeletionService
-from backend.services.storage import StorageConfig, StorageService
+from backend.services.storage import StorageConfig, StorageService, Stores
+from backend.services.storage.placement.parts import open_parts
 from backend.services.storage.stores.local.store import LocalStore
 from backend.services.storage.stores.memory import MemoryStore
-from tests.support.depot import AT, Depot, files_in, keys_in, open_depot, row_of, until
+from tests.support.depot import AT, Depot, files_in, keys_in, open_depot, until
 from tests.support.servers import FaultProxy
 from tests.support.victim import DELETE_POINTS, Victim, victim_of
 
@@ -56,7 +58,7 @@ async def in_memory(
     memory: MemoryStore, local_config: StorageConfig, upload_dir: Path, database_url: str
 ) -> AsyncIterator[Depot]:
     fallback = LocalStore(str(upload_dir), ThreadLane("disk", 4))
-    storage = StorageService(local_config, primary=memory, fallback=fallback)
+    storage = StorageService(parts=open_parts(local_config, Stores(memory, fallback)))
     async with open_depot(local_config, database_url, storage) as opened:
         yield opened
 
@@ -154,11 +156,11 @@ async def test_objects_that_a_job_stores_meanwhile_go_too(
     async def add_one(store: str, of: str) -> None:
         nonlocal added
         await real(store, of)
-        if not added and store == depot.storage.store_names[-1]:
+        if not added and store == depot.storage.parts.stores.names[-1]:
             added = True
             late = await depot.local.save_audio_file(b"late", conversation_id, "late.wav", at=AT)
             async with depot.database.transaction() as session:
-                session.add(row_of(conversation_id, late))
+                session.add(row_of(late, conversation_id, AT))
 
     monkeypatch.setattr(depot.storage, "delete_all", add_one)
     assert (await depot.deletes.delete(conversation_id)).complete and added

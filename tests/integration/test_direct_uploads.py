@@ -12,6 +12,7 @@ import pytest
 
 from backend.config import Settings
 from backend.database import uploads
+from backend.domain.lifecycle import Retention
 from backend.services.storage.keys import INCOMING
 from backend.services.uploads.direct import MAX_PARTS, MIB, MIN_PART_BYTES, part_sizes
 from backend.services.uploads.expiry import UploadSweeper
@@ -138,7 +139,12 @@ async def test_what_expires_is_gone_from_the_bucket(on_s3: Pair, bucket: str, ra
         row = await uploads.get_upload(session, begun["upload_id"])
         await uploads.set_upload(session, row.id, expires_at=row.created_at)
     assert (await client.post(f"/uploads/{begun['upload_id']}/complete")).status_code == 410
-    assert await UploadSweeper(services.uploads, services.storage, services.database, expires_s=60).sweep() == 1
+    assert (
+        await UploadSweeper(
+            services.uploads, services.storage.parts.resumable, services.database, retention=Retention(60)
+        ).sweep()
+        == 1
+    )
     assert not parts(raw_s3, bucket, begun)
 
 

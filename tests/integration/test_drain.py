@@ -1,4 +1,4 @@
-"""Objects that were saved locally follow to S3, whatever breaks on the way. On a real S3 server."""
+"""Objects that were saved locally follow to S3, even if something breaks on the way. On a real S3 server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from backend.concurrency.rate import RateLimit
 from backend.database import deletions
 from backend.errors import ObjectMissing, ObjectRefused, StorageUnavailable
 from backend.services.lifecycle.drain import Backlog, DrainReport, DrainResult
-from backend.services.storage import StorageConfig, StorageService
+from backend.services.storage import StorageConfig, StorageService, Stores
+from backend.services.storage.placement.parts import open_parts
 from backend.services.storage.stores.local.store import LocalStore
 from backend.services.storage.stores.memory import MemoryStore
 from tests.contracts.store_contract import conversation, read
@@ -78,10 +79,10 @@ async def test_how_far_s3_is_behind_can_be_seen(depot: Depot) -> None:
     before = await depot.drain.backlog()
     assert (before.objects, before.bytes, before.parked) == (3, sum(row.size_bytes for row in rows), 0)
     assert before.oldest_s > 3600
-    assert b"aperta_drain_pending_objects 3.0" in depot.metrics.render()
+    assert b"aperta_drain_pending_objects 3.0" in await depot.metrics.render()
     await depot.drain.drain_all()
     assert await depot.drain.backlog() == Backlog()
-    shown = depot.metrics.render()
+    shown = await depot.metrics.render()
     assert b"aperta_drain_pending_objects 0.0" in shown and b"aperta_drained_objects_total 3.0" in shown
 
 
@@ -129,13 +130,13 @@ async def test_a_file_that_changes_while_it_is_sent_is_not_switched_to(
 ) -> None:
     conversation_id = await depot.record(b"sound")
     audio = await depot.audio(conversation_id)
-    real = depot.storage.mover.copy
+    real = depot.storage.parts.mover.copy
 
     async def change_first(*arguments: Any, **more: Any) -> Any:
         Path(audio.locator).write_bytes(b"SOUND")
         return await real(*arguments, **more)
 
-    monkeypatch.setattr(depot.storage.mover, "copy", change_first)
+    monkeypatch.setattr(depot.storage.parts.mover, "copy", change_first)
     outcome = await depot.drain.drain_object(audio.id)
     assert outcome.result == DrainResult.PARKED and outcome.reason and "changed" in outcome.reason
     assert keys_in(raw_s3, bucket, conversation_id) == []
@@ -163,7 +164,7 @@ async def test_an_s3_that_is_down_stops_the_pass_and_loses_nothing(
     assert report.moved == 0 and report.stopped and "S3" in report.stopped
     assert files_in(upload_dir) == held and {row.store for row in await depot.rows()} == {"local"}
     asked = faulty.connections
-    depot.storage.breaker.open(StorageUnavailable("S3 is down."))
+    depot.storage.parts.breaker.open(StorageUnavailable("S3 is down."))
     assert (await depot.drain.drain_all()).stopped == "S3 is down."
     assert faulty.connections == asked, "an open breaker is not tried"
 
@@ -194,14 +195,14 @@ async def test_a_copy_whose_reply_was_lost_is_taken_over(
 ) -> None:
     conversation_id = await depot.record(b"sound")
     audio = await depot.audio(conversation_id)
-    store = depot.storage._stores.primary
-    real = store._send_file  # type: ignore[attr-defined]
+    writer = depot.storage.parts.stores.primary._writer  # type: ignore[attr-defined]
+    real = writer._send_file
 
     def lose_the_reply(*arguments: Any) -> None:
         faulty.mode = "lostreply"
         real(*arguments)
 
-    monkeypatch.setattr(store, "_send_file", lose_the_reply)
+    monkeypatch.setattr(writer, "_send_file", lose_the_reply)
     with pytest.raises(StorageUnavailable):
         await depot.drain.drain_object(audio.id)
     assert (await depot.audio(conversation_id)).store == "local"
@@ -321,7 +322,7 @@ async def in_memory(
     memory: MemoryStore, local_config: StorageConfig, upload_dir: Path, database_url: str
 ) -> AsyncIterator[Depot]:
     fallback = LocalStore(str(upload_dir), ThreadLane("disk", 4))
-    storage = StorageService(local_config, primary=memory, fallback=fallback)
+    storage = StorageService(parts=open_parts(local_config, Stores(memory, fallback)))
     async with open_depot(local_config, database_url, storage) as opened:
         yield opened
 
@@ -393,7 +394,7 @@ async def test_a_conversation_that_is_deleted_during_its_drain_stays_deleted(
 ) -> None:
     conversation_id = await depot.record(b"sound")
     audio = await depot.audio(conversation_id)
-    real = depot.storage.mover.copy
+    real = depot.storage.parts.mover.copy
 
     async def delete_meanwhile(*arguments: Any, **more: Any) -> Any:
         if moment == "before the copy":
@@ -408,7 +409,7 @@ async def test_a_conversation_that_is_deleted_during_its_drain_stays_deleted(
             raw_s3.put_object(Bucket=bucket, Key=copied.locator.split("/", 3)[3], Body=b"sound")
         return copied
 
-    monkeypatch.setattr(depot.storage.mover, "copy", delete_meanwhile)
+    monkeypatch.setattr(depot.storage.parts.mover, "copy", delete_meanwhile)
     assert (await depot.drain.drain_object(audio.id)).result == DrainResult.SKIPPED
     assert keys_in(raw_s3, bucket, conversation_id) == []
     await depot.deletes.finish_pending()
@@ -431,4 +432,5 @@ async def test_a_missing_object_is_still_missing(depot: Depot) -> None:
     stored = await depot.local.save_transcript("x", conversation(), at=AT)
     await depot.local.delete(stored.locator)
     with pytest.raises(ObjectMissing):
-        await depot.storage.mover.verified_file(stored)
+        async with depot.storage.parts.mover.verified_file(stored):
+            pass

@@ -23,8 +23,7 @@ from backend.engines.audio.samples import Audio
 from backend.engines.base import Progress, TranscribeOptions
 from backend.engines.lazy import Lazy
 from backend.engines.scripted import ScriptedTranscriber
-from backend.services.jobs.maintenance import JobMaintenance
-from backend.services.jobs.watch import POLL_S
+from backend.services.jobs.schedule.table import WATCH_EVERY_S, Kind
 from backend.services.speech.pipeline import SpeechPipeline
 from backend.wiring.services import Services
 from tests.conftest import HEARD, api, scripted_speech, send
@@ -266,7 +265,7 @@ async def test_events_tell_the_states_of_a_job_up_to_its_end(
     following = asyncio.create_task(events_of(client, job_id))
     while not (await client.get(f"/jobs/{job_id}")).json()["progress"]:
         await asyncio.sleep(0.05)
-    await asyncio.sleep(3 * POLL_S)
+    await asyncio.sleep(3 * WATCH_EVERY_S)
     engine.go.set()
     events = await following
     names = [name for name, _, _ in events]
@@ -321,8 +320,9 @@ async def test_a_full_queue_is_refused_before_the_body_is_read(
 
 
 async def test_owners_take_turns_in_the_queue(settings: Settings, engine: SteppedTranscriber, recording: Path) -> None:
-    from backend.services.jobs.service import ReceivedRecording, Submission
+    from backend.services.jobs.intake import Submission
     from backend.services.processing.service import ProcessOptions
+    from backend.services.uploads.sources import StreamedRecording
 
     speech = SpeechPipeline(Lazy("stepped", lambda: engine), None, max_audio_s=60)
     async with api(settings, speech) as (_, services):
@@ -331,11 +331,8 @@ async def test_owners_take_turns_in_the_queue(settings: Settings, engine: Steppe
             async def chunks() -> AsyncIterator[bytes]:
                 yield recording.read_bytes()
 
-            async with services.storage.spool(chunks()) as spooled:
-                job = await services.jobs.submit(
-                    ReceivedRecording(spooled, "a.wav"), ProcessOptions(), Submission(owner=owner)
-                )
-            return job.priority
+            source = StreamedRecording(chunks(), "a.wav")
+            return (await services.intake.accept(source, ProcessOptions(), Submission(owner=owner))).priority
 
         many = [await submit("ann") for _ in range(5)]
         assert many == sorted(many) and len(set(many)) == 5
@@ -370,8 +367,7 @@ async def test_checkpoints_of_ended_jobs_are_forgotten(
     job_id = await start(client, recording)
     await reach(client, job_id, "completed")
     await asyncio.sleep(0.3)
-    upkeep = JobMaintenance(services.storage, services.database, services.durable, services.jobs, keep_days=1)
-    await upkeep.forget_ended()
+    await services.scheduler.run(Kind.ENDED_JOBS)
     assert await services.durable.states([job_id]) == {}
 
 
@@ -382,13 +378,13 @@ async def test_a_job_that_is_looked_at_right_after_its_commit_still_clears_up(
 
     async def commit_and_look(*what: Any) -> None:
         await commit(*what)
-        await services.runner._watch()
+        await services.scheduler.run(Kind.RUNNING_JOBS)
 
     monkeypatch.setattr(services.processing, "_commit", commit_and_look)
     assert (await send(client, recording)).status_code == 200
     while services.runner.running:
         await asyncio.sleep(0.01)
-    assert await services.storage.accepted.names(older_than_s=0) == []
+    assert await services.storage.parts.accepted.names(older_than_s=0) == []
     assert 'aperta_recordings_total{outcome="completed"} 1.0' in (await client.get("/metrics")).text
 
 

@@ -1,4 +1,4 @@
-"""Rebuild: whoever has the objects has the database."""
+"""Rebuild: the objects alone bring the database back."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import pytest
 import sqlalchemy as sa
 
 from backend.database.migrate import migrate
-from backend.database.models import Conversation, ConversationStatus
+from backend.database.models import Conversation
 from backend.database.session import Database
 from backend.domain.manifest import manifest_of
-from backend.services.reconciliation import RebuildReport, ReconciliationService, Scope
+from backend.domain.states.conversations import ConversationStatus
+from backend.services.reconciliation import RebuildReport, Scope
 from backend.services.storage import StorageConfig, StorageService
 from backend.wiring.services import Services
-from tests.support.fixtures_reconciliation import AT_ONCE, Keeper
+from tests.support.fixtures_reconciliation import AT_ONCE, Keeper, reconciliation
 from tests.support.media import tone, write
 from tests.support.recordings import change, keep_conversation, keep_failed, open_database, rows_of
 from tests.support.servers import FaultProxy
@@ -34,7 +35,7 @@ async def empty(tmp_path: Path) -> AsyncIterator[Database]:
 
 
 async def rebuild(keeper: Keeper, database: Database, *, apply: bool = True) -> RebuildReport:
-    return await ReconciliationService(keeper.storage, database).rebuild(apply=apply)
+    return await reconciliation(keeper.storage, database).rebuild(apply=apply)
 
 
 async def test_an_empty_database_is_rebuilt_row_by_row(keeper: Keeper, empty: Database) -> None:
@@ -46,7 +47,7 @@ async def test_an_empty_database_is_rebuilt_row_by_row(keeper: Keeper, empty: Da
     report = await rebuild(keeper, empty)
     assert (report.manifests, report.rebuilt, report.present, report.exit_code) == (6, 6, 0, 0)
     assert await rows_of(empty) == await rows_of(keeper.database)
-    again = ReconciliationService(keeper.storage, empty)
+    again = reconciliation(keeper.storage, empty)
     assert (await again.rebuild(apply=True)).present == 6
 
 
@@ -107,7 +108,7 @@ async def test_objects_are_found_where_they_moved(s3_keeper: Keeper, empty: Data
     local = StorageService(_local_config(s3_keeper))
     async with local:
         kept = await keep_conversation(local, s3_keeper.database, sound=b"sound")
-    in_s3 = s3_keeper.storage.stores[0].locator("audio", kept.audio.key)
+    in_s3 = s3_keeper.stores[0].locator("audio", kept.audio.key)
     s3_keeper.overwrite(in_s3, b"sound")
     s3_keeper.remove(kept.audio.locator)
     report = await rebuild(s3_keeper, empty)
@@ -138,8 +139,8 @@ async def test_a_conversation_comes_back_without_an_object_that_is_gone(keeper: 
     assert kept.audio.key in report.gaps[0].reason
     [audio] = [row for row in (await rows_of(empty))["stored_objects"] if "audio" in row]
     assert any(str(value).startswith("lost: ") for value in audio)
-    reconciliation = ReconciliationService(keeper.storage, empty)
-    report = await reconciliation.rebuild(apply=True)
+    service = reconciliation(keeper.storage, empty)
+    report = await service.rebuild(apply=True)
     assert report.rebuilt == 0
 
 
@@ -157,12 +158,12 @@ async def test_a_silent_store_is_told(
 ) -> None:
     kept = await keep_conversation(s3_keeper.storage, s3_keeper.database)
     assert kept.manifest is not None
-    here = s3_keeper.storage.stores[1].locator("metadata", kept.manifest.key)
+    here = s3_keeper.stores[1].locator("metadata", kept.manifest.key)
     s3_keeper.overwrite(here, await s3_keeper.read(kept.manifest.locator))
     config = s3_config(faulty.server, upload_dir=str(tmp_path / "uploads"), s3_bucket_name=s3_keeper.bucket)
     faulty.mode = "refuse"
     async with StorageService(config) as storage:
-        report = await ReconciliationService(storage, empty).rebuild(apply=True)
+        report = await reconciliation(storage, empty).rebuild(apply=True)
     assert (report.rebuilt, report.exit_code) == (0, 2), "nobody knows where the recording is"
     assert {item.store for item in report.unchecked} == {"s3", "local"}
     assert not (await rows_of(empty))["conversations"]
@@ -176,9 +177,9 @@ async def test_a_folder_that_was_copied_elsewhere_is_enough(
     shutil.copytree(local_keeper.upload_dir, tmp_path / "copy")
     config = _local_config(local_keeper).model_copy(update={"upload_dir": str(tmp_path / "copy")})
     async with StorageService(config) as storage:
-        reconciliation = ReconciliationService(storage, empty)
-        assert (await reconciliation.rebuild(apply=True)).rebuilt == 2
-        assert (await reconciliation.usage()).holdings[0].objects == 2
+        service = reconciliation(storage, empty)
+        assert (await service.rebuild(apply=True)).rebuilt == 2
+        assert (await service.usage()).holdings[0].objects == 2
 
 
 async def test_what_the_pipeline_leaves_is_clean_and_can_be_rebuilt(
@@ -189,9 +190,9 @@ async def test_what_the_pipeline_leaves_is_clean_and_can_be_rebuilt(
     for title in ("first", "second"):
         reply = await client.post("/audio/process", files={"file": ("a b.wav", sound)}, data={"title": title})
         assert reply.status_code == 200, reply.text
-    reconciliation = ReconciliationService(services.storage, services.database)
-    assert (await reconciliation.verify(Scope(deep=True, grace=AT_ONCE))).status == "clean"
-    assert (await ReconciliationService(services.storage, empty).rebuild(apply=True)).rebuilt == 2
+    service = reconciliation(services.storage, services.database)
+    assert (await service.verify(Scope(deep=True, grace=AT_ONCE))).status == "clean"
+    assert (await reconciliation(services.storage, empty).rebuild(apply=True)).rebuilt == 2
     assert await rows_of(empty) == await rows_of(services.database)
 
 

@@ -1,4 +1,4 @@
-"""Repair: what verify finds is put right, and nothing that may be somebody's recording is lost by it."""
+"""Repair: what verify finds is put right, and nothing that may be a recording is lost by it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 import sqlalchemy as sa
 
 from backend.database.models import Conversation, StoredObjectRow
-from backend.services.reconciliation import ActionKind, Grace, ReconciliationService, RepairReport, Scope
+from backend.services.reconciliation import ActionKind, Grace, RepairReport, Scope
 from backend.services.storage import StorageService
 from backend.services.storage.keys import distinct_key
-from tests.support.fixtures_reconciliation import AT_ONCE, Keeper
+from tests.support.fixtures_reconciliation import AT_ONCE, Keeper, reconciliation
 from tests.support.recordings import change, keep_conversation, rows_of
 from tests.support.servers import FaultProxy
 
@@ -166,7 +166,7 @@ async def test_the_mark_goes_when_the_object_is_back(keeper: Keeper) -> None:
 @pytest.mark.parametrize("drained_under_its_second_name", [False, True])
 async def test_a_row_points_to_the_copy_that_is_left(s3_keeper: Keeper, *, drained_under_its_second_name: bool) -> None:
     kept = await keep_conversation(s3_keeper.storage, s3_keeper.database, sound=b"sound")
-    s3, local = s3_keeper.storage.stores
+    s3, local = s3_keeper.stores
     key = distinct_key(kept.audio.key, kept.audio.sha256[:12]) if drained_under_its_second_name else kept.audio.key
     copy = local.locator("audio", key)
     s3_keeper.overwrite(copy, b"sound")
@@ -183,14 +183,14 @@ async def test_a_row_points_to_the_copy_that_is_left(s3_keeper: Keeper, *, drain
 
 async def test_a_copy_of_other_bytes_is_no_copy(s3_keeper: Keeper) -> None:
     kept = await keep_conversation(s3_keeper.storage, s3_keeper.database, sound=b"sound")
-    s3_keeper.overwrite(s3_keeper.storage.stores[1].locator("audio", kept.audio.key), b"noise")
+    s3_keeper.overwrite(s3_keeper.stores[1].locator("audio", kept.audio.key), b"noise")
     s3_keeper.remove(kept.audio.locator)
     assert (await s3_keeper.repair()).counts == {"mark_lost": 1, "quarantine": 1}
 
 
 async def test_a_damaged_object_gives_way_to_its_intact_copy(s3_keeper: Keeper) -> None:
     kept = await keep_conversation(s3_keeper.storage, s3_keeper.database, sound=b"sound")
-    copy = s3_keeper.storage.stores[1].locator("audio", kept.audio.key)
+    copy = s3_keeper.stores[1].locator("audio", kept.audio.key)
     s3_keeper.overwrite(copy, b"sound")
     s3_keeper.overwrite(kept.audio.locator, b"noise")
     report = await s3_keeper.repair(deep=True)
@@ -213,10 +213,10 @@ async def test_nothing_is_quarantined_while_a_store_that_may_have_the_manifest_i
 ) -> None:
     config = s3_config(faulty.server, upload_dir=str(tmp_path / "uploads"), s3_bucket_name=s3_keeper.bucket)
     faulty.mode = "refuse"
-    stray = s3_keeper.storage.stores[1].locator("audio", "conv_nobody/2026/01/15/stray.wav")
+    stray = s3_keeper.stores[1].locator("audio", "conv_nobody/2026/01/15/stray.wav")
     s3_keeper.overwrite(stray, b"stray")
     async with StorageService(config) as storage:
-        report = await ReconciliationService(storage, s3_keeper.database).repair(Scope(grace=AT_ONCE), apply=True)
+        report = await reconciliation(storage, s3_keeper.database).repair(Scope(grace=AT_ONCE), apply=True)
     assert (report.counts, report.failed, report.exit_code) == ({"leave": 1}, 1, 2)
     assert Path(stray).read_bytes() == b"stray"
 
@@ -251,7 +251,7 @@ async def test_a_large_object_keeps_its_description_in_quarantine(s3_keeper: Kee
     """Above the size that S3 copies in one request, the copy is made of parts."""
     data = bytes(70 * 1024 * 1024)
     stored = await s3_keeper.storage.save_audio_file(data, "conv_nobody", "Größe.wav", content_type="audio/wav")
-    moved_to = await s3_keeper.storage.stores[0].move_to_quarantine(stored.locator)
+    moved_to = await s3_keeper.stores[0].move_to_quarantine(stored.locator)
     key = moved_to.removeprefix(f"s3://{s3_keeper.bucket}/")
     head = s3_keeper.s3.head_object(Bucket=s3_keeper.bucket, Key=key)
     assert (head["ContentLength"], head["ContentType"]) == (len(data), "audio/wav")

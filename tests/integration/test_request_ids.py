@@ -43,7 +43,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
         raise RuntimeError("by accident")
 
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://aperta") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         yield client
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import make_url
 
 from backend.config import Settings
 from backend.database.migrate import migrate
-from backend.services.jobs.checkpoint_database import prepare
+from backend.services.jobs.checkpoints.database import prepare
 from tests.conftest import ROOT, api, send
 from tests.support.media import tone, write
 

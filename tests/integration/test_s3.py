@@ -24,7 +24,9 @@ from backend.errors import ObjectExists, ObjectMissing, StorageMisconfigured, St
 from backend.services.storage import PresignedUrl, SpooledFile, StorageConfig, StoredObject
 from backend.services.storage.keys import audio_key
 from backend.services.storage.stores.s3.client import transfer_config
+from backend.services.storage.stores.s3.connection import S3Connection
 from backend.services.storage.stores.s3.store import S3Store
+from backend.services.storage.values import NewObject
 from tests.contracts.store_contract import AT, conversation, read, spooled
 from tests.support.fixtures_storage import s3_settings
 from tests.support.servers import FaultProxy, S3Server, free_port
@@ -36,7 +38,7 @@ MakeConfig = Callable[..., StorageConfig]
 
 @asynccontextmanager
 async def opened(config: StorageConfig) -> AsyncIterator[S3Store]:
-    store = S3Store(config)
+    store = S3Store(S3Connection(config))
     yield store
     await store.close()
 
@@ -44,7 +46,7 @@ async def opened(config: StorageConfig) -> AsyncIterator[S3Store]:
 async def put(store: S3Store, folder: Path, data: bytes = b"data", **metadata: object) -> StoredObject:
     key = audio_key(conversation(), "meeting.wav", AT)
     source = spooled(data, folder)
-    return await store.put(source, kind="audio", key=key, content_type="audio/wav", metadata=metadata)
+    return await store.put(NewObject(source, "audio", key, "audio/wav", metadata))
 
 
 async def seconds(work: Awaitable[object]) -> float:
@@ -102,7 +104,7 @@ async def test_a_wrong_setting_is_named(
 async def test_a_missing_bucket_is_not_a_missing_object(swift: S3Server, s3_config: MakeConfig) -> None:
     async with opened(s3_config(swift)) as store:
         with pytest.raises(StorageMisconfigured, match="NoSuchBucket"):
-            await store.get_size("s3://no-such-bucket/audio/x.wav")
+            await store.stat("s3://no-such-bucket/audio/x.wav")
         with pytest.raises(StorageMisconfigured, match="NoSuchBucket"):
             await read(store, "s3://no-such-bucket/audio/x.wav")
 
@@ -131,7 +133,7 @@ async def test_a_spool_file_that_is_gone(swift: S3Server, s3_config: MakeConfig,
     async with opened(s3_config(swift)) as store:
         with pytest.raises(ObjectMissing, match=r"gone\.part"):
             key = audio_key(conversation(), "m.wav", AT)
-            await store.put(gone, kind="audio", key=key, content_type="audio/wav", metadata={})
+            await store.put(NewObject(gone, "audio", key, "audio/wav"))
 
 
 async def test_nobody_listens(s3_config: MakeConfig, tmp_path: Path) -> None:
@@ -169,7 +171,7 @@ async def test_a_short_fault_is_retried_and_not_noticed(
             faulty.mode = "pass"
 
         stored, _ = await asyncio.gather(put(store, tmp_path), recover())
-        assert await store.get_size(stored.locator) == 4
+        assert (await store.stat(stored.locator)).size_bytes == 4
 
 
 async def test_a_check_of_a_silent_store_is_bounded(faulty: FaultProxy, s3_config: MakeConfig) -> None:
@@ -196,7 +198,7 @@ async def test_every_read_of_a_dead_store_is_unavailable_never_missing(
         stored = await put(store, tmp_path)
         faulty.mode = "refuse"
         for work in (
-            store.get_size(stored.locator),
+            store.stat(stored.locator),
             read(store, stored.locator),
             store.delete(stored.locator),
             store.access(stored.locator, filename="m.wav", content_type="audio/wav"),
@@ -285,4 +287,4 @@ async def test_a_key_that_another_process_took_meanwhile(
 async def test_an_unknown_object_is_missing(moto_proxy: tuple[FaultProxy, StorageConfig]) -> None:
     async with opened(moto_proxy[1]) as store:
         with pytest.raises(ObjectMissing):
-            await store.get_size("s3://bucket/audio/none.wav")
+            await store.stat("s3://bucket/audio/none.wav")

@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 import pytest
 import sqlalchemy as sa
 
+from backend.concurrency.lanes import ThreadLane
 from backend.config import Settings
+from backend.database import conversations, jobs, objects
 from backend.database.migrate import migrate
 from backend.database.models import Conversation, Job, StoredObjectRow
+from backend.database.objects import row_of
 from backend.database.session import Database
 from backend.errors import ObjectMissing, ProcessingFailed, StorageUnavailable
 from backend.main import create_app
 from backend.services.jobs import recording as recordings
 from backend.services.jobs.recording import OutOfReach, Recordings
 from backend.services.jobs.runner import ALL_QUEUES
-from backend.services.processing.service import object_row
+from backend.services.processing.service import ProcessOptions
 from backend.services.speech.pipeline import SpeechPipeline
-from backend.services.storage import StorageConfig, StorageService
+from backend.services.speech.steps import DirectSteps
+from backend.services.storage import StorageConfig, StorageService, Stores
+from backend.services.storage.placement.parts import open_parts
+from backend.services.storage.stores.local.store import LocalStore
 from backend.services.storage.stores.memory import MemoryStore
+from backend.services.uploads.sources import ReceivedRecording
 from backend.wiring.services import open_services
 from tests.conftest import scripted_speech, send
 from tests.support.media import tone, write
@@ -33,6 +41,7 @@ from tests.support.media import tone, write
 pytestmark = pytest.mark.anyio
 
 Files = Callable[[], list[str]]
+T = TypeVar("T")
 
 
 @asynccontextmanager
@@ -46,7 +55,7 @@ async def sharing(
     async with open_services(settings, speech=speech or scripted_speech(), listen=listen) as services:
         app.state.services = services
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://aperta") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             yield client
 
 
@@ -121,6 +130,50 @@ async def test_a_recording_that_an_engine_broke_on_is_kept_and_can_be_tried_agai
         assert len(stored_files()) == 3
 
 
+class MovingSteps(DirectSteps):
+    """Steps between whose last and the commit the recording moves, as a drain moves it."""
+
+    def __init__(self, database: Database, to: Path) -> None:
+        super().__init__()
+        self._database = database
+        self._to = to
+
+    async def run(self, stage: str, work: Callable[[], Awaitable[T]], kind: type[T]) -> T:
+        done = await super().run(stage, work, kind)
+        if stage == "store":
+            async with self._database.transaction() as session:
+                row = (
+                    await session.execute(sa.select(StoredObjectRow).where(StoredObjectRow.kind == "audio"))
+                ).scalar_one()
+                source = Path(row.locator)
+                source.rename(self._to)
+                assert await objects.switch(session, row, store="local", locator=str(self._to), version=None)
+        return done
+
+
+async def test_a_recording_that_moves_just_before_the_commit_is_not_lost(
+    settings: Settings, recording: Path, tmp_path: Path
+) -> None:
+    settings = settings.model_copy(update={"workers": "none"})
+    moved = tmp_path / "uploads" / "moved.wav"
+    async with open_services(settings, speech=scripted_speech()) as services:
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield recording.read_bytes()
+
+        async with services.storage.spool(chunks()) as spooled:
+            accepted = await services.intake.accept(ReceivedRecording(spooled, "meeting.wav"), ProcessOptions())
+            async with services.database.transaction() as session:
+                job = await jobs.get_job(session, accepted.id)
+                claimed = await jobs.claim(session, job, "w", crashes=0, at=datetime.now(UTC))
+            assert claimed is not None
+            await services.processing.process(claimed, spooled, MovingSteps(services.database, moved))
+        async with services.database.transaction() as session:
+            row = await conversations.get_conversation(session, job.conversation_id, detailed=True)
+    assert row.recording_url == str(moved) and moved.read_bytes() == recording.read_bytes()
+    assert [item.locator for item in row.objects if item.kind == "audio"] == [str(moved)]
+
+
 SOUND = b"sound"
 
 
@@ -131,8 +184,16 @@ class Town:
         self.bucket = MemoryStore("s3")
         self.database = database
         here, there = (str(tmp_path / name) for name in ("server", "worker"))
-        self.server = StorageService(StorageConfig(upload_dir=here), primary=self.bucket, fallback=disk(here))
-        self.worker = StorageService(StorageConfig(upload_dir=there), primary=self.bucket, fallback=disk(there))
+        self.server = self._service(here)
+        self.worker = self._service(there)
+
+    @property
+    def recordings(self) -> Recordings:
+        parts = self.worker.parts
+        return Recordings(self.worker, parts.accepted, parts.mover, self.database)
+
+    def _service(self, folder: str) -> StorageService:
+        return StorageService(parts=open_parts(StorageConfig(upload_dir=folder), Stores(self.bucket, disk(folder))))
 
     async def accept(self) -> Job:
         stored = await self.server.save_audio_file(SOUND, "conv_1", "a.wav")
@@ -152,11 +213,11 @@ class Town:
         async with self.database.transaction() as session:
             session.add_all((conversation, job))
             await session.flush()
-            session.add(object_row("conv_1", stored, now))
+            session.add(row_of(stored, "conv_1", now))
         return job
 
     async def read(self, job: Job) -> bytes:
-        async with Recordings(self.worker, self.database).open(job, lambda: None) as spooled:
+        async with self.recordings.open(job, lambda: None) as spooled:
             return spooled.path.read_bytes()
 
     async def change_row(self, **values: object) -> None:
@@ -164,10 +225,7 @@ class Town:
             await session.execute(sa.update(StoredObjectRow).values(**values))
 
 
-def disk(folder: str) -> object:
-    from backend.concurrency.lanes import ThreadLane
-    from backend.services.storage.stores.local.store import LocalStore
-
+def disk(folder: str) -> LocalStore:
     return LocalStore(folder, ThreadLane("disk", 2))
 
 
@@ -205,7 +263,7 @@ async def test_whoever_waits_can_be_stopped(town: Town) -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        async with Recordings(town.worker, town.database).open(job, check):
+        async with town.recordings.open(job, check):
             pass
 
 

@@ -1,4 +1,4 @@
-"""Storage as it shows over HTTP: what is refused when the disk is full, what is told of S3, and what a reader gets."""
+"""Storage as it shows over HTTP: refusals when the disk is full, the state of S3, and what a reader gets."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ class TestFullDisk:
     async def test_the_rest_goes_on_and_uploads_do_when_there_is_room(
         self, client: httpx.AsyncClient, services: Services, tmp_path: Path
     ) -> None:
-        services.storage.space._hard_bytes = 0
+        services.storage.parts.space._hard_bytes = 0
         done = (await process(client, tmp_path)).json()
-        services.storage.space._hard_bytes = 1024 * TEBIBYTE
+        services.storage.parts.space._hard_bytes = 1024 * TEBIBYTE
         assert (await process(client, tmp_path)).status_code == 507
         assert (await client.get(f"/conversations/{done['conversation_id']}/audio")).status_code == 200
         assert (await client.delete(f"/conversations/{done['conversation_id']}")).status_code == 204
-        services.storage.space._hard_bytes = 0
+        services.storage.parts.space._hard_bytes = 0
         assert (await process(client, tmp_path)).status_code == 200
 
     async def test_it_is_seen_everywhere(self, client: httpx.AsyncClient) -> None:
@@ -96,14 +96,14 @@ class TestBreaker:
         assert (before["breaker"], before["cause"], before["retry_at"]) == ("closed", None, None)
         assert 'aperta_storage_breaker{state="closed",store="s3"} 1.0' in (await client.get("/metrics")).text
 
-        services.storage.breaker.open(StorageMisconfigured("S3 refused: ExpiredToken."))
+        services.storage.parts.breaker.open(StorageMisconfigured("S3 refused: ExpiredToken."))
         during = (await client.get("/health")).json()
         assert (during["status"], during["breaker"], during["storage"]) == ("degraded", "open", "local")
         assert during["storage_reason"] == "S3 refused: ExpiredToken."
         figures = (await client.get("/metrics")).text
         assert 'aperta_storage_breaker{state="open",store="s3"} 1.0' in figures
         assert 'aperta_storage_breaker{state="closed",store="s3"} 0.0' in figures
-        services.storage._asked_at += 60  # the next question would close it again
+        services.storage.parts.status._asked_at += 60  # the next question would close it again
         info = (await client.get("/audio/storage-info")).json()
         assert (info["breaker"], info["cause"], info["reason"]) == (
             "open",
@@ -126,13 +126,29 @@ class TestBreaker:
         faulty.mode = "pass"
         assert (await client.get(url)).status_code == 307
 
+    async def test_what_is_in_the_bucket_is_described_here_and_fetched_there(
+        self, client: httpx.AsyncClient, tmp_path: Path
+    ) -> None:
+        done = (await process(client, tmp_path)).json()
+        url = f"/conversations/{done['conversation_id']}/audio"
+        head = await client.head(url)
+        assert (head.status_code, head.headers["content-length"]) == (200, str(len(recording(tmp_path))))
+        assert 'filename="meeting.wav"' in head.headers["content-disposition"]
+        same = await client.get(url, headers={"If-None-Match": head.headers["etag"]})
+        assert (same.status_code, same.content) == (304, b"")
+        got = await client.get(url, headers={"Range": "bytes=0-9"})
+        assert got.status_code == 307
+        async with httpx.AsyncClient() as outside:
+            part = await outside.get(got.headers["location"], headers={"Range": "bytes=0-9"})
+        assert (part.status_code, part.content) == (206, recording(tmp_path)[:10])
+
     async def test_a_reader_is_told_when_the_store_is_asked_next(
         self, client: httpx.AsyncClient, services: Services, faulty: FaultProxy, tmp_path: Path
     ) -> None:
         done = (await process(client, tmp_path)).json()
         faulty.mode = "refuse"
-        services.storage.breaker._retry_after_s = 5.0
-        services.storage.breaker.open(StorageUnavailable("S3 is away."))
+        services.storage.parts.breaker._retry_after_s = 5.0
+        services.storage.parts.breaker.open(StorageUnavailable("S3 is away."))
         away = await client.get(f"/conversations/{done['conversation_id']}/audio")
         assert away.status_code == 503 and 1 <= int(away.headers["retry-after"]) <= 6
 

@@ -17,8 +17,9 @@ import anyio
 import pytest
 
 from backend.errors import InvalidInput, ObjectMissing, StorageError, StorageMisconfigured, StorageUnavailable, TooLarge
-from backend.services.storage import LocalFile, StorageConfig, StorageService
+from backend.services.storage import LocalFile, StorageConfig, StorageService, Stores
 from backend.services.storage.placement.breaker import FAILURES_IN_A_ROW
+from backend.services.storage.placement.parts import open_parts
 from backend.services.storage.stores.memory import MemoryStore
 from tests.contracts.store_contract import AT, chunked, conversation, read
 from tests.support.servers import PROJECT, FaultProxy, S3Server, free_port
@@ -198,7 +199,7 @@ class TestFallback:
     async def test_info_tells_the_truth_at_once(self, faulty: FaultProxy, s3_config: MakeConfig, bucket: str) -> None:
         async with StorageService(s3_config(faulty.server, s3_retry_after_s=0.2)) as storage:
             faulty.mode = "refuse"
-            storage._asked_at -= 60
+            storage.parts.status._asked_at -= 60
             info = await storage.get_info()
             assert (info.storage_type, info.s3_enabled, info.s3_bucket) == ("local", False, bucket)
             assert info.reason and "could not be asked" in info.reason
@@ -209,7 +210,7 @@ class TestFallback:
     async def test_info_does_not_wait_for_a_silent_store(self, faulty: FaultProxy, s3_config: MakeConfig) -> None:
         async with StorageService(s3_config(faulty.server, s3_read_timeout_s=60)) as storage:
             faulty.mode = "blackhole"
-            storage._asked_at -= 60
+            storage.parts.status._asked_at -= 60
             with anyio.fail_after(10):
                 assert (await storage.get_info()).breaker == "closed"
 
@@ -237,7 +238,7 @@ class TestFallback:
 
     async def test_one_object_refused_does_not_turn_the_store_off(self, local_config: StorageConfig) -> None:
         primary, fallback = MemoryStore("primary"), MemoryStore("fallback")
-        async with StorageService(local_config, primary=primary, fallback=fallback) as storage:
+        async with StorageService(parts=open_parts(local_config, Stores(primary, fallback))) as storage:
             primary.failure = StorageError("This one is odd.")
             assert (await storage.save_transcript("a", conversation())).store == "fallback"
             primary.failure = None
@@ -247,7 +248,7 @@ class TestFallback:
         self, local_config: StorageConfig, upload_dir: Path
     ) -> None:
         primary, fallback = MemoryStore("primary"), MemoryStore("fallback")
-        async with StorageService(local_config, primary=primary, fallback=fallback) as storage:
+        async with StorageService(parts=open_parts(local_config, Stores(primary, fallback))) as storage:
             primary.failure = fallback.failure = StorageUnavailable("Both are down.")
             with pytest.raises(StorageUnavailable):
                 await storage.save_transcript("a", conversation())
@@ -255,15 +256,15 @@ class TestFallback:
 
     async def test_many_questions_at_once_are_one(self, local_config: StorageConfig) -> None:
         primary = MemoryStore("primary")
-        async with StorageService(local_config, primary=primary) as storage:
-            storage._asked_at -= 60
+        async with StorageService(parts=open_parts(local_config, Stores(primary))) as storage:
+            storage.parts.status._asked_at -= 60
             asked = primary.calls
             await asyncio.gather(*(storage.get_info() for _ in range(10)))
             assert primary.calls == asked + 1
 
     async def test_what_a_save_found_is_told_without_asking(self, local_config: StorageConfig) -> None:
         primary, fallback = MemoryStore("primary"), MemoryStore("fallback")
-        async with StorageService(local_config, primary=primary, fallback=fallback) as storage:
+        async with StorageService(parts=open_parts(local_config, Stores(primary, fallback))) as storage:
             primary.failure = StorageUnavailable("Down.")
             for _ in range(FAILURES_IN_A_ROW):
                 await storage.save_transcript("a", conversation())

@@ -23,6 +23,7 @@ from tusclient.client import TusClient
 
 from backend.config import Settings
 from backend.database import uploads
+from backend.domain.lifecycle import Retention
 from backend.services.uploads.expiry import UploadSweeper
 from backend.wiring.services import Services
 from tests.conftest import SAMPLE, api
@@ -66,7 +67,7 @@ def half_a_piece(url: str, data: bytes, *, offset: int) -> Iterator[None]:
     head = "".join(f"{name}: {value}\r\n" for name, value in (PIECE | {"Upload-Offset": str(offset)}).items())
     with socket.create_connection((to.hostname, to.port)) as sock:
         sock.sendall(
-            f"PATCH {to.path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(DATA)}\r\n{head}\r\n".encode() + data
+            f"PATCH {to.path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(DATA)}\r\n{head}\r\n".encode() + data
         )
         time.sleep(0.3)
         yield
@@ -252,7 +253,9 @@ async def test_what_expires_is_gone(client: httpx.AsyncClient, services: Service
         await uploads.set_upload(session, id_of(old), expires_at=datetime.now(UTC) - timedelta(seconds=1))
     assert (await client.head(old, headers=TUS)).status_code == 410
     assert (await send(client, old, b"y", 1)).status_code == 410
-    sweeper = UploadSweeper(services.uploads, services.storage, services.database, expires_s=60)
+    sweeper = UploadSweeper(
+        services.uploads, services.storage.parts.resumable, services.database, retention=Retention(60)
+    )
     assert await sweeper.sweep() == 1
     assert (await client.head(old, headers=TUS)).status_code == 404
     assert len(stored_files()) == 1
@@ -260,10 +263,20 @@ async def test_what_expires_is_gone(client: httpx.AsyncClient, services: Service
 
 
 async def test_a_file_that_belongs_to_no_upload_is_swept(services: Services, stored_files: StoredFiles) -> None:
-    await services.storage.resumable.create("forgotten.part")
+    await services.storage.parts.resumable.create("forgotten.part")
     await anyio.sleep(0.01)
-    assert await UploadSweeper(services.uploads, services.storage, services.database, expires_s=60).sweep() == 0
-    assert await UploadSweeper(services.uploads, services.storage, services.database, expires_s=0).sweep() == 1
+    assert (
+        await UploadSweeper(
+            services.uploads, services.storage.parts.resumable, services.database, retention=Retention(60)
+        ).sweep()
+        == 0
+    )
+    assert (
+        await UploadSweeper(
+            services.uploads, services.storage.parts.resumable, services.database, retention=Retention(0)
+        ).sweep()
+        == 1
+    )
     assert not stored_files()
 
 

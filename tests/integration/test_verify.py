@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from backend.database.models import Conversation, ConversationStatus, Job, StoredObjectRow, UploadRow
+from backend.database.models import Conversation, Job, StoredObjectRow, UploadRow
+from backend.domain.states.conversations import ConversationStatus
 from backend.errors import InvalidInput
-from backend.services.reconciliation import Bounds, Grace, ReconciliationService, Scope, VerifyReport
+from backend.services.reconciliation import Bounds, Grace, Scope, VerifyReport
 from backend.services.storage import StorageService
-from tests.support.fixtures_reconciliation import AT_ONCE, Keeper
+from tests.support.fixtures_reconciliation import AT_ONCE, Keeper, reconciliation
 from tests.support.recordings import change, keep_conversation
 from tests.support.servers import FaultProxy
 
@@ -169,7 +170,7 @@ async def test_a_store_that_does_not_answer_is_told_and_the_others_are_looked_at
         kept = await keep_conversation(storage, s3_keeper.database)
         Path(kept.audio.locator).unlink()
         began = time.monotonic()
-        report = await ReconciliationService(storage, s3_keeper.database).verify(Scope(grace=AT_ONCE))
+        report = await reconciliation(storage, s3_keeper.database).verify(Scope(grace=AT_ONCE))
     assert time.monotonic() - began < 10, "it is not asked for each object"
     assert (report.status, report.exit_code) == ("incomplete", 2)
     assert [(item.store, item.objects) for item in report.unchecked] == [("s3", 3)]
@@ -230,7 +231,7 @@ async def test_an_object_that_moves_meanwhile_is_not_missed(
     local_keeper: Keeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = await keep_conversation(local_keeper.storage, local_keeper.database)
-    store = local_keeper.storage.stores[0]
+    store = local_keeper.stores[0]
     find = store.find_sizes
 
     async def move_and_find(locators: list[str]) -> dict[str, object]:

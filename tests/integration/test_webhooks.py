@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -22,9 +23,11 @@ from backend.api.routes.webhooks import router
 from backend.config import Settings
 from backend.database.jobs import get_job
 from backend.database.migrate import migrate
-from backend.database.models import Delivery, DeliveryStatus, Job, JobStatus
+from backend.database.models import Delivery, Job
 from backend.database.session import Database
 from backend.domain.addresses import Allowance
+from backend.domain.states.jobs import JobStatus
+from backend.domain.states.webhooks import DeliveryStatus
 from backend.errors import InvalidInput, NotFound
 from backend.services.remote.client import OutboundClient
 from backend.services.webhooks.service import RETRY_AFTER_S, WebhookService, jittered, read_secrets
@@ -89,9 +92,9 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
         yield database
 
 
-def service(database: Database, *secrets: str, timeout_s: float = 5, default_url: str | None = None) -> WebhookService:
+def service(database: Database, *secrets: str, timeout_s: float = 5, **options: Any) -> WebhookService:
     client = OutboundClient(Allowance(networks=(ip_network("127.0.0.1/32"),)))
-    return WebhookService(database, client, secrets=secrets, default_url=default_url, timeout_s=timeout_s)
+    return WebhookService(database, client, secrets=secrets, timeout_s=timeout_s, **options)
 
 
 @pytest.fixture
@@ -384,11 +387,17 @@ class Window:
 
 @pytest.fixture
 async def client(desk: Desk) -> AsyncIterator[httpx.AsyncClient]:
+    async with client_of(desk.service) as client:
+        yield client
+
+
+@asynccontextmanager
+async def client_of(webhooks: WebhookService) -> AsyncIterator[httpx.AsyncClient]:
     app = FastAPI()
     add_problem_handlers(app)
     app.include_router(router)
-    app.state.services = Window(desk.service)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://aperta") as client:
+    app.state.services = Window(webhooks)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
         yield client
 
 
@@ -429,7 +438,7 @@ async def test_a_message_can_be_sent_once_more_under_its_id(desk: Desk, client: 
     assert len(desk.receiver.requests) == 2
 
 
-async def test_redelivery_goes_through_whoever_schedules(desk: Desk, client: httpx.AsyncClient) -> None:
+async def test_redelivery_is_left_to_the_schedule(desk: Desk) -> None:
     scheduled: list[str] = []
 
     async def schedule(delivery_id: str) -> None:
@@ -438,9 +447,9 @@ async def test_redelivery_goes_through_whoever_schedules(desk: Desk, client: htt
     desk.receiver.answer = reply(410)
     message = await desk.message()
     await desk.service.attempt(message.id)
-    desk.service.schedule = schedule
 
-    answer = await client.post(f"/jobs/{JOB}/deliveries/{message.id}/redeliver")
+    async with client_of(service(desk.database, SECRET, schedule=schedule)) as client:
+        answer = await client.post(f"/jobs/{JOB}/deliveries/{message.id}/redeliver")
 
     assert (answer.status_code, answer.json()["status"], scheduled) == (202, "pending", [message.id])
     assert len(desk.receiver.requests) == 1

@@ -20,6 +20,7 @@ from backend.cli import app
 from backend.config import Settings, SpeechConfig
 from backend.main import create_app
 from backend.services.storage import StorageConfig
+from scripts.list_schedule import render_schedule, replace_schedule
 
 PROJECT = Path(__file__).resolve().parents[2]
 README = PROJECT / "README.md"
@@ -128,6 +129,12 @@ def test_the_readme_names_the_routes_to_begin_with() -> None:
 
     for name in ("`POST /audio/process`", "`GET /audio/storage-info`", "Swagger UI", "http://127.0.0.1:8000/docs"):
         assert name in beginning
+
+
+def test_the_table_of_periodic_work_is_up_to_date() -> None:
+    text = (PROJECT / "docs" / "AUDIO_ARCHITECTURE.md").read_text(encoding="utf-8")
+
+    assert replace_schedule(text, render_schedule()) == text, "run `make schedule`"
 
 
 def test_every_form_field_is_in_the_api_document() -> None:

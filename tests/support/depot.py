@@ -15,13 +15,16 @@ from uuid import uuid4
 from sqlalchemy import select
 
 from backend.database.migrate import migrate
-from backend.database.models import Conversation, ConversationStatus, Participant, SegmentRow, StoredObjectRow
+from backend.database.models import Conversation, Participant, SegmentRow, StoredObjectRow
+from backend.database.objects import row_of
 from backend.database.session import Database
+from backend.domain.states.conversations import ConversationStatus
 from backend.errors import ObjectMissing
 from backend.observability.metrics import Metrics
 from backend.services.conversations.deletion import DeletionService
 from backend.services.lifecycle.drain import DrainService
-from backend.services.storage import StorageConfig, StorageService, StoredObject
+from backend.services.lifecycle.metrics import BacklogMetrics
+from backend.services.storage import StorageConfig, StorageService
 from tests.contracts.store_contract import read
 
 AT = datetime(2026, 1, 15, 23, 30, tzinfo=UTC)
@@ -29,7 +32,7 @@ AT = datetime(2026, 1, 15, 23, 30, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Depot:
-    """Storage, rows, and the services that move and delete. `local` saves to the same folder, whatever S3 does."""
+    """Storage, rows, and the services that move and delete. `local` saves to the same folder, in any state of S3."""
 
     storage: StorageService
     local: StorageService
@@ -70,7 +73,7 @@ class Depot:
             await session.flush()
             segment = SegmentRow(participant=participant, position=0, start_s=0.0, end_s=1.0, text="text")
             segment.conversation_id = conversation_id
-            session.add_all([segment, *(row_of(conversation_id, item) for item in stored)])
+            session.add_all([segment, *(row_of(item, conversation_id, AT) for item in stored)])
         return conversation_id
 
     async def rows(self, conversation_id: str | None = None) -> list[StoredObjectRow]:
@@ -90,7 +93,7 @@ class Depot:
         return found
 
     async def read(self, object_id: int) -> bytes:
-        """As every reader does: where the row says, and once more if it is not there any more."""
+        """As every reader does: where the row says, and again if it has moved since."""
         locator = ""
         for _ in range(2):
             async with self.database.transaction() as session:
@@ -106,22 +109,30 @@ class Depot:
 
 @asynccontextmanager
 async def open_depot(
-    config: StorageConfig, database_url: str, storage: StorageService | None = None, **options: Any
+    config: StorageConfig,
+    database_url: str,
+    storage: StorageService | None = None,
+    local: StorageService | None = None,
+    **options: Any,
 ) -> AsyncIterator[Depot]:
     """
     Args:
         config: what storage is opened with.
-        storage: already open, instead.
+        storage: this storage instead.
+        local: this one for what is saved locally.
         options: for the drain.
     """
-    local = StorageService(config.model_copy(update={"storage_backend": "local"}))
+    local = local or StorageService(config.model_copy(update={"storage_backend": "local"}))
     storage = storage or StorageService(config)
+    parts = storage.parts
     await migrate(database_url)
     database = Database(database_url)
     metrics = Metrics()
     async with storage, local:
-        drain = DrainService(storage, database, metrics, **options)
-        yield Depot(storage, local, database, drain, DeletionService(storage, database), metrics)
+        drain = DrainService(storage, parts.mover, database, metrics, **options)
+        metrics.register_asking(BacklogMetrics(drain).ask)
+        deletes = DeletionService(storage, parts.stores, parts.accepted, database)
+        yield Depot(storage, local, database, drain, deletes, metrics)
     await database.close()
 
 
@@ -131,19 +142,6 @@ async def until(done: Callable[[], Awaitable[bool]], limit_s: float = 10) -> Non
     while not await done():
         assert time.monotonic() < deadline, "it did not come about"
         await asyncio.sleep(0.05)
-
-
-def row_of(conversation_id: str, item: StoredObject) -> StoredObjectRow:
-    return StoredObjectRow(
-        conversation_id=conversation_id,
-        kind=item.kind,
-        store=item.store,
-        locator=item.locator,
-        size_bytes=item.size_bytes,
-        sha256=item.sha256,
-        content_type=item.content_type,
-        created_at=AT,
-    )
 
 
 def files_in(folder: Path) -> list[str]:

@@ -61,7 +61,10 @@ def doom(point: str, signal_number: int) -> None:
     """Make this process die at a point."""
     from backend.engines.community1.diarizer import Community1Diarizer
     from backend.engines.moonshine.transcriber import MoonshineTranscriber
-    from backend.services.jobs.service import JobService
+    from backend.services.jobs.intake import Intake
+    from backend.services.jobs.queue import JobQueue
+    from backend.services.processing.objects import ResultObjects
+    from backend.services.processing.rows import ResultRows
     from backend.services.processing.service import ProcessingService
     from backend.services.speech.pipeline import SpeechPipeline
     from backend.services.storage import StorageService
@@ -95,12 +98,12 @@ def doom(point: str, signal_number: int) -> None:
         stage, _, most_s = detail.partition(":")
         stages: dict[str, tuple[Any, str]] = {
             "upload": (Spool, "_write"),
-            "accept": (JobService, "submit"),
+            "accept": (Intake, "_submit"),
             "decode": (SpeechPipeline, "_decode"),
             "diarize": (Community1Diarizer, "diarize"),
             "transcribe": (MoonshineTranscriber, "transcribe"),
-            "store": (ProcessingService, "_store"),
-            "commit": (ProcessingService, "_commit"),
+            "store": (ResultObjects, "save"),
+            "commit": (ResultRows, "commit"),
         }
 
         def die_soon(*_arguments: object) -> None:
@@ -109,17 +112,17 @@ def doom(point: str, signal_number: int) -> None:
         _around(*stages[stage], die_soon, _nothing)
         return
     points: dict[str, tuple[Any, str, Callable[..., None], Callable[..., None]]] = {
-        "kept": (AcceptedRecordings, "keep", _nothing, die),
-        "accepted": (JobService, "_start", die, _nothing),
-        "queued": (JobService, "_start", _nothing, die),
+        "kept": (AcceptedRecordings, "add", _nothing, die),
+        "accepted": (JobQueue, "add", die, _nothing),
+        "queued": (JobQueue, "add", _nothing, die),
         "decoded": (SpeechPipeline, "_decode", _nothing, die),
         "diarizing": (Community1Diarizer, "diarize", die, _nothing),
         "diarized": (Community1Diarizer, "diarize", _nothing, die),
         "transcribing": (MoonshineTranscriber, "transcribe", die, _nothing),
         "transcribed": (MoonshineTranscriber, "transcribe", _nothing, die),
         "saved": (StorageService, "save_transcript", _nothing, die),
-        "stored": (ProcessingService, "_commit", die, _nothing),
-        "committed": (ProcessingService, "_commit", _nothing, die),
+        "stored": (ResultRows, "commit", die, _nothing),
+        "committed": (ResultRows, "commit", _nothing, die),
     }
     if name != "never":
         _around(*points[name])

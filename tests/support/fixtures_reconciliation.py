@@ -1,4 +1,4 @@
-"""Fixtures of the reconciliation tests: a storage service with rows, on a folder and on a bucket of its own."""
+"""Fixtures of the reconciliation tests: a storage service with rows, on a folder and on a new bucket."""
 
 from __future__ import annotations
 
@@ -12,11 +12,17 @@ import pytest
 
 from backend.database.session import Database
 from backend.services.reconciliation import Bounds, Grace, ReconciliationService, RepairReport, Scope, VerifyReport
-from backend.services.storage import StorageConfig, StorageService
+from backend.services.storage import ObjectStore, StorageConfig, StorageService
 from tests.support.recordings import open_database
 
 AT_ONCE = Grace(orphan_s=-60, stale_s=-60)
 """Nothing is too young. Below zero, because a store's clock may be ahead of ours."""
+
+
+def reconciliation(storage: StorageService, database: Database, **options: int) -> ReconciliationService:
+    """What compares this storage with these rows."""
+    parts = storage.parts
+    return ReconciliationService(parts.stores, parts.spool, parts.space, database, **options)
 
 
 class Keeper:
@@ -28,10 +34,14 @@ class Keeper:
         self.upload_dir = upload_dir
         self.s3 = s3
         self.bucket = bucket
-        self.reconciliation = ReconciliationService(storage, database)
+        self.reconciliation = reconciliation(storage, database)
+
+    @property
+    def stores(self) -> tuple[ObjectStore, ...]:
+        return self.storage.parts.stores.all
 
     def in_batches_of(self, size: int) -> None:
-        self.reconciliation = ReconciliationService(self.storage, self.database, batch=size)
+        self.reconciliation = reconciliation(self.storage, self.database, batch=size)
 
     async def verify(self, grace: Grace = AT_ONCE, bounds: Bounds = Bounds(), **scope: Any) -> VerifyReport:  # noqa: B008
         return await self.reconciliation.verify(Scope(grace=grace, bounds=bounds, **scope))
@@ -50,7 +60,7 @@ class Keeper:
             Path(locator).unlink()
 
     def overwrite(self, locator: str, data: bytes) -> None:
-        """Put other bytes in an object's place, or bytes where there are none."""
+        """Put other bytes in an object's place, or create one."""
         if locator.startswith("s3://"):
             self.s3.put_object(Bucket=self.bucket, Key=self._key(locator), Body=data)
         else:
@@ -58,7 +68,7 @@ class Keeper:
             Path(locator).write_bytes(data)
 
     def everything(self) -> dict[str, bytes]:
-        """Every object and file that there is, whatever it is: where → bytes."""
+        """Every object and file: where → bytes."""
         files = [path for path in self.upload_dir.rglob("*") if path.is_file() and ".spool" not in path.parts]
         found = {str(path): path.read_bytes() for path in files}
         for item in self.s3.list_objects_v2(Bucket=self.bucket).get("Contents", ()) if self.s3 else ():

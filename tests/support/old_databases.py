@@ -40,6 +40,7 @@ MADE_UP: Mapping[type, object] = {
     bytes: b"made up",
     datetime: CAME_AT,
     dict: {"made": "up"},
+    object: {"made": "up"},  # JSON, as SQLAlchemy reflects it
 }
 
 

@@ -10,14 +10,16 @@ from uuid import uuid4
 
 import sqlalchemy as sa
 
-from backend.database.conversations import save_result
-from backend.database.models import Base, Conversation, ConversationStatus, StoredObjectRow
+from backend.database import transcripts
+from backend.database.models import Base, Conversation
+from backend.database.objects import row_of
 from backend.database.session import Database
 from backend.domain.attribution import speaker_stats
 from backend.domain.formats import to_text
 from backend.domain.manifest import manifest_of
+from backend.domain.states.conversations import ConversationStatus
 from backend.domain.transcript import Segment, Transcript, Word
-from backend.domain.voices import SpeakerIdentity
+from backend.domain.voices import SpeakerIdentity, named_speakers, show_labels
 from backend.services.storage import StorageService, StoredObject
 
 TABLES = ("conversations", "participants", "segments", "stored_objects")
@@ -69,7 +71,6 @@ async def keep_conversation(
     objects = [audio, transcript]
     conversation.completed_at = datetime.now(UTC)
     conversation.recording_url, conversation.transcript_url = audio.locator, transcript.locator
-    conversation.transcript, conversation.language, conversation.speaker_count = to_text(said), "en", 2
     conversation.duration_s, conversation.engines = 2.0, {"transcription": "scripted", "diarization": "scripted"}
     conversation.warnings = ["2 damaged pieces of the recording were skipped."]
     manifest = None
@@ -90,15 +91,9 @@ async def keep_conversation(
         manifest = await storage.save_metadata(document, conversation.id, filename=filename, at=at)
         objects.append(manifest)
     async with database.transaction() as session:
-        await save_result(
-            session,
-            conversation,
-            said,
-            stats,
-            [_row(conversation, item) for item in objects],
-            identities=identities,
-            completed_at=conversation.completed_at,
-        )
+        speakers = named_speakers(stats, identities)
+        await transcripts.write(session, conversation, show_labels(said, speakers), speakers, identities.values())
+        session.add_all(row_of(item, conversation.id, conversation.completed_at) for item in objects)
     return Kept(conversation.id, audio, transcript, manifest)
 
 
@@ -112,7 +107,7 @@ async def keep_failed(storage: StorageService, database: Database) -> Kept:
     document = manifest_of(conversation, [audio], status="failed", completed_at=at, error=conversation.error)
     manifest = await storage.save_metadata(document, conversation.id, filename="broken.wav", at=conversation.created_at)
     async with database.transaction() as session:
-        session.add_all([conversation, _row(conversation, audio), _row(conversation, manifest)])
+        session.add_all([conversation, *(row_of(item, conversation.id, at) for item in (audio, manifest))])
     return Kept(conversation.id, audio, None, manifest)
 
 
@@ -143,17 +138,4 @@ def _conversation(filename: str, title: str | None) -> Conversation:
         status=ConversationStatus.COMPLETED,
         filename=filename,
         created_at=datetime.now(UTC),
-    )
-
-
-def _row(conversation: Conversation, item: StoredObject) -> StoredObjectRow:
-    return StoredObjectRow(
-        conversation_id=conversation.id,
-        kind=item.kind,
-        store=item.store,
-        locator=item.locator,
-        size_bytes=item.size_bytes,
-        sha256=item.sha256,
-        content_type=item.content_type,
-        created_at=conversation.completed_at,
     )

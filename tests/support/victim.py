@@ -1,7 +1,7 @@
 """A process that drains or deletes and kills itself on the way, as kill -9 or a power cut would.
 
-    python -m tests.victim drain copied 2         ends when the second object has been copied
-    python -m tests.victim delete buried 1 conv_X
+    python -m tests.support.victim drain copied 2         ends when the second object has been copied
+    python -m tests.support.victim delete buried 1 conv_X
 
 Settings come from the environment.
 """
@@ -77,9 +77,10 @@ async def main(what: str, point: str, occurrence: int, *conversation_ids: str) -
     settings = Settings()
     database = Database(settings.database_url)
     async with StorageService(settings.storage) as storage:
+        parts = storage.parts
         owner, name, after = {
-            "verified": (storage.mover, "verified_file", True),
-            "copied": (storage.mover, "copy", True),
+            "verified": (parts.mover, "copy", False),
+            "copied": (parts.mover, "copy", True),
             "switched": (storage, "delete", False),
             "deleted": (storage, "delete", True),
             "buried": (storage, "delete", False),
@@ -89,9 +90,9 @@ async def main(what: str, point: str, occurrence: int, *conversation_ids: str) -
         }[point]
         die_at(owner, name, after=after, occurrence=occurrence)
         if what == "drain":
-            await DrainService(storage, database, Metrics()).drain_all(concurrency=2)
+            await DrainService(storage, parts.mover, database, Metrics()).drain_all(concurrency=2)
         for conversation_id in conversation_ids:
-            await DeletionService(storage, database).delete(conversation_id)
+            await DeletionService(storage, parts.stores, parts.accepted, database).delete(conversation_id)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Who may ask what: keys, routes for administrators, and no orders from pages of other sites.
+"""Who may ask what: keys, routes for administrators, and no orders from pages other than our own.
 
 All of it is decided from the head of a request, before any of its body is read.
 """
@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from backend.api.problems import http_problem, problem_responses
+from backend.api.requests.address import is_own_origin, route_path
 from backend.config import Settings
 from backend.domain.access import AccessKeys, Caller
 
@@ -23,6 +24,8 @@ OPEN_PATHS = ("/health/live", "/health/ready")
 """Asked by probes, which have no key."""
 ASSETS = "/assets/"
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+OWN_SITES = ("same-origin", "none")
+"""What `Sec-Fetch-Site` says of our own page, and of an address that the user typed in."""
 CHALLENGE = {"WWW-Authenticate": 'Basic realm="Aperta", charset="UTF-8"'}
 SCHEMES = {
     "basic": {"type": "http", "scheme": "basic", "description": "A key's name and secret, as browsers ask for them"},
@@ -64,11 +67,11 @@ class Access:
 
     def _admit(self, scope: Scope) -> Caller:
         headers = Headers(scope=scope)
-        if scope["method"] not in SAFE_METHODS and _is_cross_site(headers):
+        if scope["method"] not in SAFE_METHODS and not _is_own(scope, headers):
             raise HTTPException(
                 403,
-                "A page of another site may not change anything here. If this page is Aperta's own, let the proxy "
-                "before it pass the Host header on.",
+                "A page of another site or port may not change anything here. If this page is Aperta's own, let the "
+                "proxy in front of it pass the Host header on.",
             )
         if self._keys is None or _is_open(scope):
             return Caller()
@@ -100,16 +103,16 @@ def caller_of(scope: Scope) -> Caller:
 
 
 def _is_open(scope: Scope) -> bool:
-    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    path = route_path(scope)
     return path in OPEN_PATHS or path.startswith(ASSETS)
 
 
-def _is_cross_site(headers: Headers) -> bool:
-    """Browsers tell it over HTTPS and to localhost; elsewhere the page's origin does. As Go's CrossOriginProtection."""
-    if (site := headers.get("sec-fetch-site")) is not None:
-        return site == "cross-site"
-    origin = headers.get("origin")
-    return origin is not None and origin.partition("://")[2] != headers.get("host")
+def _is_own(scope: Scope, headers: Headers) -> bool:
+    """Whether our page or a program asks. Browsers say it in Sec-Fetch-Site over HTTPS and to localhost; elsewhere the
+    page's origin shows it. Programs send neither."""
+    if sites := headers.getlist("sec-fetch-site"):
+        return all(site in OWN_SITES for site in sites)
+    return all(is_own_origin(scope, origin) for origin in headers.getlist("origin"))
 
 
 def _credentials(headers: Headers) -> tuple[bytes, str | None] | None:

@@ -1,13 +1,14 @@
-"""The server's connections, with an end to waiting for a request: uvicorn itself waits for ever for its first line."""
+"""The server's connections, closed if no request comes in time; uvicorn itself would wait for one without an end."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES = 128 * 1024
-"""Request line and headers, or trailers: the parser collects them in memory without a limit of its own."""
+"""Request line and headers, or trailers: the parser collects them in memory and has no limit."""
 
 
 class TimedProtocol(HttpToolsProtocol):
@@ -42,11 +43,20 @@ class TimedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._unparsed_bytes = 0
+        self._count_named_host()
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._unparsed_bytes = 0
         super().on_body(body)
+
+    def _count_named_host(self) -> None:
+        """A request line with a host in it (`GET http://name/`) counts as one more Host if the two differ."""
+        scheme, separator, rest = self.url.partition(b"://")
+        hosts = [value.lower() for name, value in self.headers if name == b"host"]
+        named = re.split(rb"[/?#]", rest, maxsplit=1)[0].lower()
+        if separator and scheme.isalpha() and hosts and named not in hosts:
+            self.headers.append((b"host", named))
 
     def _await_head(self) -> None:
         """Not started anew by each byte: a head must be there in one such time."""

@@ -1,1 +1,1 @@
-"""What comes in: bodies as streams, forms, tus headers."""
+"""How requests are read: bodies as streams, forms, tus headers."""

@@ -1,7 +1,7 @@
 """A multipart/form-data body as it arrives: the file as a stream of bytes, the other fields as text.
 
-Starlette's own form parser writes a file to a temporary folder first and again to its place afterwards; here the bytes
-go straight to whoever reads `file_chunks`.
+Starlette's own form parser writes a file to a temporary folder first and again to its place afterwards; here the reader
+of `file_chunks` gets the bytes directly.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from backend.services.remote.download import disposition_filename
 
 MAX_FIELD_BYTES = 64 * 1024
 MAX_HEADER_BYTES = 16 * 1024
-"""Of one part: the parser's own limit refuses file names of 4 KB, which are cut instead."""
+"""Of one part. The parser's own limit would refuse file names of 4 KB, which are cut instead."""
 MAX_PARTS = 100
 FRAMING_BYTES = 1024 * 1024
 """What boundaries, part headers and text fields may add to the file."""
@@ -30,12 +30,18 @@ class MultipartUpload:
     """One file part and any number of text fields, in any order.
 
     Args:
-        request: a request whose body nobody has read.
+        request: a request whose body has not been read.
         file_field: name of the file part.
         max_bytes: largest file.
 
+    Attributes:
+        fields: the text fields, complete once the body was read.
+        filename: None if the form has no file.
+        content_type: the file's, if it is an audio or video type.
+        size_bytes: the length of the whole body, if the client announced it.
+
     Raises:
-        HTTPException: 415 if the body is no multipart/form-data, 400 without a boundary, 413 if its length already
+        HTTPException: 415 if the body is not multipart/form-data, 400 without a boundary, 413 if its length already
             says that it is too large.
     """
 
@@ -43,11 +49,12 @@ class MultipartUpload:
         self.fields: dict[str, str] = {}
         self.filename: str | None = None
         self.content_type: str | None = None
+        self.size_bytes = int(request.headers.get("content-length") or 0) or None
         self._request = request
         self._file_field = file_field
         self._max_bytes = max_bytes
         self._parser = _parser(request, self)
-        self._check_length(int(request.headers.get("content-length") or 0))
+        self._check_length(self.size_bytes or 0)
         self._chunks: list[bytes] = []
         self._header_name = b""
         self._header_value = b""

@@ -8,15 +8,15 @@ import re
 from collections.abc import Mapping
 from email.utils import format_datetime
 
-from fastapi.routing import APIRoute
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
 from backend.api.requests.multipart import valid_media_type
-from backend.database.models import UploadRow
+from backend.api.requests.stream import StreamedBody
 from backend.services.storage.spool.resumable import Checksum
 from backend.services.uploads.service import NewUpload
+from backend.services.uploads.views import UploadView
 
 VERSION = "1.0.0"
 EXTENSIONS = "creation,creation-with-upload,creation-defer-length,termination,checksum,expiration"
@@ -26,8 +26,8 @@ PIECE = "application/offset+octet-stream"
 MAX_METADATA_CHARS = 8192
 
 
-class TusRoute(APIRoute):
-    """Answers in tus' name, errors included."""
+class TusRoute(StreamedBody):
+    """Answers with tus' version, errors included."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_as_tus(message: Message) -> None:
@@ -51,7 +51,7 @@ def is_piece(headers: Headers) -> bool:
 
 
 def check_piece(headers: Headers) -> None:
-    """Raises HTTPException: 415 for a body that is none."""
+    """Raises HTTPException: 415 for a body of another type."""
     if not is_piece(headers):
         raise HTTPException(415, f"Send the piece as Content-Type: {PIECE}.")
 
@@ -101,20 +101,20 @@ def checksum_of(headers: Headers) -> Checksum | None:
     return Checksum(algorithm, digest)
 
 
-def progress_headers(row: UploadRow) -> dict[str, str]:
+def progress_headers(upload: UploadView) -> dict[str, str]:
     """How far an upload is, and how long it is kept."""
     return {
-        "Upload-Offset": str(row.offset_bytes),
-        "Upload-Expires": format_datetime(row.expires_at, usegmt=True),
+        "Upload-Offset": str(upload.offset_bytes),
+        "Upload-Expires": format_datetime(upload.expires_at, usegmt=True),
         "Cache-Control": "no-store",
     }
 
 
-def state_headers(row: UploadRow) -> dict[str, str]:
+def state_headers(upload: UploadView) -> dict[str, str]:
     """All that is known of an upload."""
-    size = {"Upload-Defer-Length": "1"} if row.size_bytes is None else {"Upload-Length": str(row.size_bytes)}
-    details = ",".join(f"{key} {value}".rstrip() for key, value in row.details.items())
-    return progress_headers(row) | size | ({"Upload-Metadata": details} if details else {})
+    size = {"Upload-Defer-Length": "1"} if upload.size_bytes is None else {"Upload-Length": str(upload.size_bytes)}
+    details = ",".join(f"{key} {value}".rstrip() for key, value in upload.details.items())
+    return progress_headers(upload) | size | ({"Upload-Metadata": details} if details else {})
 
 
 def _count(headers: Headers, name: str) -> int:

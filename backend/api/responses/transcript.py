@@ -12,11 +12,11 @@ from fastapi import Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 
-from backend.api.schemas.transcripts import transcript_of
-from backend.database.conversations import to_transcript
-from backend.database.models import Conversation
+from backend.api.schemas.transcripts import TranscriptOut
 from backend.domain.filenames import attachment
 from backend.domain.formats import to_srt, to_text, to_vtt
+from backend.domain.transcript import Transcript
+from backend.services.conversations.views import DetailedConversation
 
 
 class TranscriptFormat(StrEnum):
@@ -32,7 +32,7 @@ MEDIA_TYPES: Mapping[TranscriptFormat, str] = {
     TranscriptFormat.VTT: "text/vtt",
     TranscriptFormat.SRT: "application/x-subrip",
 }
-"""In the order in which they are sent if the client does not mind."""
+"""In order of preference where the client has none."""
 
 
 def _negotiate(accept: str) -> TranscriptFormat:
@@ -58,28 +58,27 @@ def _negotiate(accept: str) -> TranscriptFormat:
     return min(ranked, key=lambda pair: pair[0])[1]
 
 
-def _text(render: Callable[[Conversation], str], kind: TranscriptFormat) -> Callable[[Conversation], Response]:
-    def response(conversation: Conversation) -> Response:
-        return PlainTextResponse(
-            render(conversation), media_type=MEDIA_TYPES[kind], headers=_download_headers(conversation, kind)
-        )
+def _text(render: Callable[[Transcript], str], kind: TranscriptFormat) -> Callable[[DetailedConversation], Response]:
+    def response(found: DetailedConversation) -> Response:
+        text = render(found.transcript or Transcript())
+        return PlainTextResponse(text, media_type=MEDIA_TYPES[kind], headers=_download_headers(found, kind))
 
     return response
 
 
-def _json(conversation: Conversation) -> Response:
-    content = transcript_of(conversation).model_dump(mode="json")
-    return JSONResponse(content, headers=_download_headers(conversation, TranscriptFormat.JSON))
+def _json(found: DetailedConversation) -> Response:
+    shown = TranscriptOut.from_transcript(found.transcript or Transcript(), found.participants)
+    return JSONResponse(shown.model_dump(mode="json"), headers=_download_headers(found, TranscriptFormat.JSON))
 
 
-def _download_headers(conversation: Conversation, kind: TranscriptFormat) -> dict[str, str]:
-    name = attachment(f"{Path(conversation.filename).stem}.{kind}").replace("attachment", "inline", 1)
-    return {"Content-Disposition": name, "X-Content-Type-Options": "nosniff"}
+def _download_headers(found: DetailedConversation, kind: TranscriptFormat) -> dict[str, str]:
+    name = attachment(f"{Path(found.filename).stem}.{kind}").replace("attachment", "inline", 1)
+    return {"Content-Disposition": name}
 
 
-RENDER: Mapping[TranscriptFormat, Callable[[Conversation], Response]] = {
+RENDER: Mapping[TranscriptFormat, Callable[[DetailedConversation], Response]] = {
     TranscriptFormat.JSON: _json,
-    TranscriptFormat.TXT: _text(lambda row: to_text(to_transcript(row)), TranscriptFormat.TXT),
-    TranscriptFormat.SRT: _text(lambda row: to_srt(to_transcript(row)), TranscriptFormat.SRT),
-    TranscriptFormat.VTT: _text(lambda row: to_vtt(to_transcript(row)), TranscriptFormat.VTT),
+    TranscriptFormat.TXT: _text(to_text, TranscriptFormat.TXT),
+    TranscriptFormat.SRT: _text(to_srt, TranscriptFormat.SRT),
+    TranscriptFormat.VTT: _text(to_vtt, TranscriptFormat.VTT),
 }

@@ -13,14 +13,17 @@ from pydantic import ValidationError
 
 from backend.api.dependencies import OwnerDep, ServicesDep
 from backend.api.problems import problem_responses
-from backend.api.requests.source import FILE_FIELD, open_form, recording_of
+from backend.api.requests.address import own_path
+from backend.api.requests.source import FILE_FIELD, open_form, source_of
+from backend.api.requests.stream import StreamedBody
 from backend.api.schemas.audio import ProcessForm, ProcessResponse
 from backend.api.schemas.jobs import JobOut
 from backend.api.schemas.storage import StorageInfoOut
 from backend.errors import DatabaseUnavailable
-from backend.services.jobs.service import Submission
+from backend.services.jobs.intake import Order, Submission
+from backend.services.storage import SpooledFile
 
-router = APIRouter(prefix="/audio", tags=["audio"])
+router = APIRouter(prefix="/audio", tags=["audio"], route_class=StreamedBody)
 
 ACCEPTED: dict[int | str, dict[str, object]] = {
     202: {"model": JobOut, "description": "Accepted; `Location` names the job", "headers": {"Location": {}}}
@@ -57,35 +60,29 @@ async def process_audio(
     owner: OwnerDep,
     prefer: Annotated[str | None, Header(description="`respond-async` (RFC 7240): do not wait")] = None,
     idempotency_key: Annotated[
-        str | None, Header(max_length=255, description="The same key again gives the same conversation")
+        str | None, Header(max_length=255, description="A request with the same key gives the same conversation")
     ] = None,
-    respond_async: Annotated[bool, Query(alias="async", description="Do not wait: 202 and a job")] = False,
-    dedupe: Annotated[bool, Query(description="The same bytes again give the conversation that has them")] = False,
+    respond_async: Annotated[bool, Query(alias="async", description="Do not wait: answer 202 with a job")] = False,
+    dedupe: Annotated[bool, Query(description="If these bytes were processed before, give that conversation")] = False,
 ) -> ProcessResponse | Response:
     """Store a recording, transcribe it, tell its speakers apart and store the transcript.
 
-    The recording is the form's `file`, what is at its `url`, or an upload made before, by its `upload_id`. Once it has
-    arrived it is processed even if the client hangs up or the server is killed. The answer comes when everything is
-    stored; silence gives an empty transcript with no speakers.
+    The recording is the form's `file`, the one at its `url`, or an upload made before, named by its `upload_id`. Once
+    it has arrived, it is processed even if the client hangs up or the server is killed. The answer comes when
+    everything is stored; silence gives an empty transcript with no speakers.
     """
-    await services.jobs.check_capacity(owner)
-    form = open_form(request, services)
-    expected = int(request.headers.get("content-length") or 0) or None
-    limit = services.settings.max_upload_bytes
-    async with services.storage.spool(form.file_chunks(), max_bytes=limit, expected_bytes=expected) as spooled:
+    form = open_form(request, services.settings.max_upload_bytes)
+
+    def read_order(file: SpooledFile) -> Order:
         fields = _fields(form.fields)
-        how = Submission(
-            idempotency_key=idempotency_key,
-            dedupe=dedupe,
-            callback_url=await services.webhooks.callback_for(fields.callback_url),
-            owner=owner,
-        )
-        async with recording_of(form, spooled, services, owner) as upload:
-            job = await services.jobs.submit(upload, fields.to_options(), how)
+        how = Submission(idempotency_key, dedupe, fields.callback_url, owner)
+        return Order(source_of(form, file), fields.to_options(), how)
+
+    job = await services.intake.accept_form(form.file_chunks(), read_order, owner=owner, size_bytes=form.size_bytes)
     if respond_async or (prefer and _RESPOND_ASYNC.search(prefer)):
-        headers = {"Location": f"/jobs/{job.id}", "Preference-Applied": "respond-async"}
-        return JSONResponse(JobOut.from_row(job).model_dump(mode="json"), 202, headers)
-    return ProcessResponse.from_row(*await services.jobs.result(await services.jobs.wait(job.id)))
+        headers = {"Location": own_path(request.scope, f"/jobs/{job.id}"), "Preference-Applied": "respond-async"}
+        return JSONResponse(JobOut.from_job(job).model_dump(mode="json"), 202, headers)
+    return ProcessResponse.from_result(*await services.jobs.result(await services.jobs.wait(job.id)))
 
 
 @router.get("/storage-info", summary="Where recordings are stored right now", responses=problem_responses(500))

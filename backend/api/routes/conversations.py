@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
-from fastapi.responses import JSONResponse, RedirectResponse
+from fastapi.responses import JSONResponse
 
 from backend.api.dependencies import ServicesDep
 from backend.api.problems import problem_responses
-from backend.api.responses.recording import _Recording, _repr_digest
+from backend.api.responses.recording import RecordingResponse, ServedRecording
 from backend.api.responses.transcript import MEDIA_TYPES, RENDER, TranscriptFormat, _negotiate
 from backend.api.schemas.conversations import ConversationDetail, ConversationPage, DeletionOut
 from backend.api.schemas.transcripts import TranscriptOut
-from backend.database.models import ConversationStatus
-from backend.services.storage import PresignedUrl
+from backend.domain.states.conversations import ConversationStatus
 
 router = APIRouter(prefix="/conversations", tags=["conversations"])
 
@@ -28,17 +27,17 @@ _RECORDING = {"content": {"audio/*": {"schema": {"type": "string", "format": "bi
 @router.get("", summary="List conversations, newest first", responses=problem_responses(422, 503))
 async def list_conversations(
     services: ServicesDep,
-    status: Annotated[ConversationStatus | None, Query(description="Only those in this state")] = None,
+    status: Annotated[ConversationStatus | None, Query(description="Only conversations in this state")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     offset: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0,
 ) -> ConversationPage:
-    rows, total = await services.conversations.list(status=status, limit=limit, offset=offset)
-    return ConversationPage.from_rows(rows, total, limit, offset)
+    found, total = await services.conversations.list(status=status, limit=limit, offset=offset)
+    return ConversationPage.from_views(found, total, limit, offset)
 
 
 @router.get("/{conversation_id}", summary="One conversation with its transcript", responses=problem_responses(404, 503))
 async def get_conversation(conversation_id: str, services: ServicesDep) -> ConversationDetail:
-    return ConversationDetail.from_row(await services.conversations.get(conversation_id))
+    return ConversationDetail.from_view(await services.conversations.get(conversation_id))
 
 
 @router.head("/{conversation_id}/transcript", include_in_schema=False)
@@ -57,7 +56,7 @@ async def get_conversation(conversation_id: str, services: ServicesDep) -> Conve
 async def get_transcript(
     conversation_id: str,
     services: ServicesDep,
-    wanted: Annotated[TranscriptFormat | None, Query(alias="format", description="Wins over Accept")] = None,
+    wanted: Annotated[TranscriptFormat | None, Query(alias="format", description="Overrides the Accept header")] = None,
     accept: Annotated[list[str] | None, Header(include_in_schema=False)] = None,
 ) -> Response:
     kind = wanted or _negotiate(",".join(accept or ()))
@@ -67,29 +66,23 @@ async def get_transcript(
 @router.head("/{conversation_id}/audio", include_in_schema=False)
 @router.get(
     "/{conversation_id}/audio",
-    summary="The recording; ranges are served, S3 objects by redirect",
+    summary="The recording, with support for ranges; S3 objects by redirect",
     response_class=Response,
     responses={
         200: _RECORDING,
         206: {"description": "Part of the recording", **_RECORDING},
+        304: {"description": "The recording is as the client has it"},
         307: {"description": "A presigned URL on S3"},
         **problem_responses(404, 416, 500, 503),
     },
 )
 async def get_audio(conversation_id: str, services: ServicesDep) -> Response:
-    async def find() -> Response:
+    async def find() -> RecordingResponse:
         access, conversation, audio = await services.conversations.get_audio(conversation_id)
-        if isinstance(access, PresignedUrl):
-            return RedirectResponse(access.url, 307, headers={"Cache-Control": "no-store"})
-        recording = _Recording(
-            access.path,
-            media_type=audio.content_type,
-            filename=conversation.filename,
-            content_disposition_type="attachment",
-            headers={"X-Content-Type-Options": "nosniff", "Repr-Digest": _repr_digest(audio.sha256)},
+        recording = ServedRecording(
+            conversation.filename, audio.content_type, audio.size_bytes, audio.sha256, audio.created_at
         )
-        recording.find_again = find
-        return recording
+        return RecordingResponse(recording, access, find)
 
     return await find()
 
@@ -98,14 +91,14 @@ async def get_audio(conversation_id: str, services: ServicesDep) -> Response:
     "/{conversation_id}",
     status_code=204,
     response_class=Response,
-    summary="Delete a conversation: its rows and its stored files",
+    summary="Delete a conversation with its rows and stored files",
     responses={
-        202: {"model": DeletionOut, "description": "Deleted, but a store that holds files of it cannot be reached now"},
+        202: {"model": DeletionOut, "description": "Deleted, but a store with some of its files cannot be reached now"},
         **problem_responses(404, 503),
     },
 )
 async def delete_conversation(conversation_id: str, services: ServicesDep) -> Response:
-    """From the answer on nobody sees the conversation. What could not be deleted at once is deleted later."""
+    """The conversation is no longer visible after the response. Files that cannot be deleted now are deleted later."""
     deletion = await services.deletes.delete(conversation_id)
     if deletion.complete:
         return Response(status_code=204)

@@ -1,8 +1,6 @@
-"""Is it alive, is it ready, what is it made of."""
+"""Liveness, readiness, components and metrics."""
 
 from __future__ import annotations
-
-from contextlib import suppress
 
 from fastapi import APIRouter, Response
 from starlette.exceptions import HTTPException
@@ -10,8 +8,7 @@ from starlette.exceptions import HTTPException
 from backend import __version__
 from backend.api.dependencies import ServicesDep
 from backend.api.problems import problem_responses
-from backend.api.schemas.health import Health
-from backend.errors import DatabaseUnavailable
+from backend.api.schemas.health import Health, ScheduleRunOut
 from backend.services.speech.pipeline import ATTRIBUTION
 
 router = APIRouter(prefix="/health", tags=["health"])
@@ -20,21 +17,17 @@ metrics_router = APIRouter(tags=["health"])
 
 @metrics_router.get(
     "/metrics",
-    summary="Figures for Prometheus",
+    summary="Metrics for Prometheus",
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
 async def metrics(services: ServicesDep) -> Response:
-    await services.storage.get_info(ask=False)  # looks at the disk
-    with suppress(DatabaseUnavailable):
-        await services.drain.backlog()  # sets its figures
-        services.metrics.queues(await services.jobs.figures())
-    return Response(services.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(await services.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 @router.get("", summary="State, engines, storage and database")
 async def health(services: ServicesDep) -> Health:
-    s3_wanted = services.settings.storage.storage_backend != "local"
+    s3_wanted = not services.settings.storage.is_local_only
     info = await services.storage.get_info(ask=False)
     return Health(
         status="degraded" if (s3_wanted and info.reason) or info.disk != "ok" else "ok",
@@ -47,6 +40,7 @@ async def health(services: ServicesDep) -> Health:
         disk=info.disk,
         database=services.database.kind,
         attribution=list(ATTRIBUTION),
+        schedule={kind: ScheduleRunOut.from_run(run) for kind, run in services.schedule.last().items()},
     )
 
 

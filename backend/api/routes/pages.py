@@ -1,4 +1,4 @@
-"""What a browser sees: our page at `/`, Swagger UI at `/docs`. Nothing comes from elsewhere."""
+"""The pages for browsers: Aperta's own at `/`, Swagger UI at `/docs`. Nothing is loaded from other sites."""
 
 from __future__ import annotations
 
@@ -6,46 +6,38 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request
-from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import FileResponse, HTMLResponse, Response
+from fastapi import APIRouter, FastAPI
+from fastapi.responses import FileResponse, Response
 from fastapi.staticfiles import StaticFiles
+
+from backend.api.responses.policy import ASSET, PAGE_POLICY, SWAGGER_POLICY
 
 router = APIRouter(include_in_schema=False)
 
 WEB = Path(__file__).resolve().parents[2] / "web"
-SWAGGER_UI = "/assets/swagger-ui"
 
 
 @router.get("/")
 async def page() -> FileResponse:
-    return FileResponse(WEB / "index.html", headers={"Cache-Control": "no-cache", "X-Frame-Options": "DENY"})
+    return FileResponse(WEB / "index.html", headers={"Content-Security-Policy": PAGE_POLICY})
 
 
 @router.get("/docs")
-async def swagger_ui(request: Request) -> HTMLResponse:
-    root = request.scope.get("root_path", "").rstrip("/")
-    return get_swagger_ui_html(
-        openapi_url=f"{root}/openapi.json",
-        title="Aperta API",
-        swagger_js_url=f"{root}{SWAGGER_UI}/swagger-ui-bundle.js",
-        swagger_css_url=f"{root}{SWAGGER_UI}/swagger-ui.css",
-        swagger_favicon_url=f"{root}/assets/web/favicon.svg",
-        swagger_ui_parameters={"tryItOutEnabled": True, "displayRequestDuration": True},
-    )
+async def swagger_ui() -> FileResponse:
+    return FileResponse(WEB / "docs.html", headers={"Content-Security-Policy": SWAGGER_POLICY})
 
 
 def mount_assets(app: FastAPI) -> None:
     """Serve the page's files and the Swagger UI that the fastapi-swagger package carries."""
     resources = Path(str(files("fastapi_swagger") / "resources"))
-    app.mount(SWAGGER_UI, StaticFiles(directory=resources), name="swagger-ui")
-    app.mount("/assets/web", _FreshFiles(directory=WEB), name="web")
+    app.mount("/assets/swagger-ui", _Assets(directory=resources), name="swagger-ui")
+    app.mount("/assets/web", _Assets(directory=WEB), name="web")
 
 
-class _FreshFiles(StaticFiles):
-    """Files that browsers ask about each time (an ETag answers cheaply): page and script must be of one version."""
+class _Assets(StaticFiles):
+    """Files that browsers ask about each time: page and script must be of one version."""
 
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
         response = super().file_response(*args, **kwargs)
-        response.headers["Cache-Control"] = "no-cache"
+        response.headers["Cache-Control"] = ASSET
         return response

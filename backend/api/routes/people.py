@@ -1,4 +1,4 @@
-"""People whose voices are known: enrolling and forgetting. All of it is refused with KNOWN_VOICES=off."""
+"""People whose voices are known: enrolling and forgetting. With KNOWN_VOICES=off only forgetting works."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ router = APIRouter(prefix="/people", tags=["people"])
 
 
 @router.post(
-    "", status_code=201, summary="Add a person, without a voice yet", responses=problem_responses(400, 409, 422, 503)
+    "", status_code=201, summary="Add a person without a voice", responses=problem_responses(400, 409, 422, 503)
 )
 async def create_person(person: PersonIn, services: ServicesDep) -> PersonOut:
-    return PersonOut.from_row(await services.people.create(person.name))
+    return PersonOut.model_validate(await services.people.create(person.name))
 
 
 @router.get("", summary="List people, by name", responses=problem_responses(409, 422, 503))
@@ -26,43 +26,43 @@ async def list_people(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     offset: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0,
 ) -> PeoplePage:
-    rows, total = await services.people.list(limit=limit, offset=offset)
-    return PeoplePage.from_rows(rows, total, limit, offset)
+    found, total = await services.people.list(limit=limit, offset=offset)
+    return PeoplePage.from_views(found, total, limit, offset)
 
 
 @router.get("/{person_id}", summary="One person", responses=problem_responses(404, 409, 503))
 async def get_person(person_id: str, services: ServicesDep) -> PersonOut:
-    return PersonOut.from_row(await services.people.get(person_id))
+    return PersonOut.model_validate(await services.people.get(person_id))
 
 
 @router.delete(
     "/{person_id}",
     status_code=204,
-    summary="Forget a person: every print and stored voice, and the name for the future",
+    summary="Forget a person: the name, every print and every stored voice",
     responses=problem_responses(404, 409, 503),
 )
 async def delete_person(person_id: str, services: ServicesDep) -> None:
-    """Transcripts that already show the name keep it. Works with KNOWN_VOICES=off too."""
+    """Existing transcripts keep the name. Also works with KNOWN_VOICES=off."""
     await services.people.delete(person_id)
 
 
 @router.post(
     "/{person_id}/voice",
     status_code=201,
-    summary="Enrol a person with the voice of a speaker",
+    summary="Enrol a person with a speaker's voice",
     responses=problem_responses(400, 404, 409, 422, 503),
 )
 async def add_voice(person_id: str, voice: VoiceIn, services: ServicesDep) -> PersonOut:
-    """Later recordings show the name. More prints, from other rooms and microphones, make recognition surer."""
-    return PersonOut.from_row(await services.people.add_voice(person_id, voice.conversation_id, voice.speaker))
+    """Later recordings show the name. More prints, from other rooms and microphones, make recognition more reliable."""
+    return PersonOut.model_validate(await services.people.add_voice(person_id, voice.conversation_id, voice.speaker))
 
 
 @router.delete(
     "/{person_id}/voice",
     status_code=204,
-    summary="Forget how a person sounds",
+    summary="Forget a person's voice and keep the name",
     responses=problem_responses(404, 409, 503),
 )
 async def delete_voice(person_id: str, services: ServicesDep) -> None:
-    """Transcripts that already show the name keep it. Works with KNOWN_VOICES=off too."""
+    """Existing transcripts keep the name. Also works with KNOWN_VOICES=off."""
     await services.people.delete_voice(person_id)

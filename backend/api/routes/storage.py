@@ -1,4 +1,4 @@
-"""The stores, for whoever runs Aperta: what is where, whether it is as the rows say, and putting it right."""
+"""The stores, for operators: usage, verification, repair, and moving objects to S3."""
 
 from __future__ import annotations
 
@@ -18,27 +18,29 @@ async def get_usage(services: ServicesDep) -> UsageOut:
 
 
 @router.post(
-    "/verify", summary="Compare rows and stores, both ways; change nothing", responses=problem_responses(409, 422, 503)
+    "/verify",
+    summary="Compare rows and stores in both directions, without changes",
+    responses=problem_responses(409, 422, 503),
 )
 async def verify(services: ServicesDep, asked: ScopeIn) -> VerifyOut:
-    """Looks at a part and answers within about `max_seconds`; pass the answer's `cursor` to go on."""
+    """Checks a part and answers within about `max_seconds`; pass the returned `cursor` to continue."""
     return VerifyOut.from_report(await services.reconciliation.verify(asked.to_scope()))
 
 
 @router.post(
     "/repair",
-    summary="Put right what verify finds, or say how",
+    summary="Repair what verify finds, or report what would be done",
     responses=problem_responses(409, 422, 503),
 )
 async def repair(services: ServicesDep, asked: RepairIn) -> RepairOut:
-    """Changes nothing unless `apply` is true. Nothing that may be a recording is deleted: what belongs to nobody is
-    moved to the quarantine."""
+    """Changes nothing unless `apply` is true. Nothing that may be a recording is deleted: objects that belong to no
+    conversation are moved to the quarantine."""
     return RepairOut.from_report(await services.reconciliation.repair(asked.to_scope(), apply=asked.apply))
 
 
-@router.post("/drain", summary="Move to S3 what was saved locally", responses=problem_responses(422, 503))
+@router.post("/drain", summary="Move locally saved objects to S3", responses=problem_responses(422, 503))
 async def drain(services: ServicesDep, asked: DrainIn) -> DrainOut:
-    """Happens by itself as well, whenever S3 answers."""
+    """This also happens automatically while S3 is reachable."""
     if asked.retry_parked:
         await services.drain.retry_parked()
     report = await services.drain.drain_all(max_seconds=asked.max_seconds)

@@ -10,12 +10,13 @@ from starlette.exceptions import HTTPException
 from backend.api.dependencies import OwnerDep, ServicesDep
 from backend.api.problems import problem_responses
 from backend.api.requests import tus
+from backend.api.requests.address import own_path
 from backend.api.requests.stream import body_of
 from backend.api.requests.tus import TusRoute
 from backend.api.schemas.uploads import PresignIn, PresignOut, UploadOut
-from backend.database.models import UploadRow
 from backend.errors import AppError, Conflict
 from backend.services.storage.spool.resumable import Checksum
+from backend.services.uploads.views import UploadView
 from backend.wiring.services import Services
 
 router = APIRouter(prefix="/uploads", tags=["uploads"])
@@ -25,7 +26,7 @@ APPEND_PROBLEMS = problem_responses(400, 404, 408, 409, 410, 412, 413, 415, 423,
 
 
 async def _own_upload(upload_id: str, services: ServicesDep, owner: OwnerDep) -> str:
-    """Raises NotFound for somebody else's, as for none."""
+    """Raise NotFound for another owner's upload as for a missing one."""
     await services.uploads.check_owner(upload_id, owner)
     return upload_id
 
@@ -33,9 +34,9 @@ async def _own_upload(upload_id: str, services: ServicesDep, owner: OwnerDep) ->
 OwnUploadId = Annotated[str, Depends(_own_upload)]
 
 
-@tus_router.options("", status_code=204, summary="What of the tus protocol is spoken here")
+@tus_router.options("", status_code=204, summary="Supported parts of the tus protocol")
 async def describe_protocol(services: ServicesDep) -> Response:
-    """Version, extensions, checksums and the largest size, in headers."""
+    """Version, extensions, checksum algorithms and maximum size, in headers."""
     headers = {
         "Tus-Version": tus.VERSION,
         "Tus-Extension": tus.EXTENSIONS,
@@ -54,54 +55,54 @@ async def describe_protocol_again(upload_id: str, services: ServicesDep) -> Resp
     "", status_code=201, summary="Begin a resumable upload (tus)", responses=problem_responses(400, 412, 413, 503, 507)
 )
 async def create_upload(request: Request, services: ServicesDep, owner: OwnerDep) -> Response:
-    """`Location` says where its pieces go. The body may be the first of them."""
+    """`Location` is the URL for the pieces. The body may be the first piece."""
     tus.check_version(request.headers)
     new = tus.new_upload(request.headers, owner)
     checksum = tus.checksum_of(request.headers)
-    row = await services.uploads.create(new)
+    upload = await services.uploads.create(new)
     if tus.is_piece(request.headers):
-        row = await _append_first(request, services, row, checksum)
-    location = request.scope.get("root_path", "") + f"/uploads/{row.id}"
-    return Response(status_code=201, headers={"Location": location, **tus.progress_headers(row)})
+        upload = await _append_first(request, services, upload, checksum)
+    location = own_path(request.scope, f"/uploads/{upload.id}")
+    return Response(status_code=201, headers={"Location": location, **tus.progress_headers(upload)})
 
 
 @tus_router.head(
-    "/{upload_id}", summary="How far a resumable upload is (tus)", responses=problem_responses(404, 409, 410, 412, 503)
+    "/{upload_id}", summary="Offset of a resumable upload (tus)", responses=problem_responses(404, 409, 410, 412, 503)
 )
 async def get_upload(upload_id: OwnUploadId, request: Request, services: ServicesDep) -> Response:
-    """`Upload-Offset` is what has safely arrived: go on from there."""
+    """`Upload-Offset` is the number of bytes stored so far: continue from there."""
     tus.check_version(request.headers)
-    row = await services.uploads.get(upload_id)
-    if row.spool is None:
-        raise Conflict("This upload goes straight to the bucket; the bucket knows how far it is.")
-    return Response(headers=tus.state_headers(row))
+    upload = await services.uploads.get(upload_id)
+    if upload.is_direct:
+        raise Conflict("This upload goes straight to the bucket, which alone knows its offset.")
+    return Response(headers=tus.state_headers(upload))
 
 
 @tus_router.patch(
     "/{upload_id}", status_code=204, summary="Send a piece of a resumable upload (tus)", responses=APPEND_PROBLEMS
 )
 async def append_to_upload(upload_id: OwnUploadId, request: Request, services: ServicesDep) -> Response:
-    """The answer comes when the piece is on the disk. If the connection breaks, what came is kept.
+    """The response is sent once the piece is on disk. If the connection breaks, the bytes received so far are kept.
 
-    A piece sent with `Upload-Checksum` (sha1 or sha256) is kept as a whole or not at all; 460 says that it was another.
+    A piece sent with `Upload-Checksum` (sha1 or sha256) is kept as a whole or not at all; 460 reports a mismatch.
     """
     tus.check_version(request.headers)
     tus.check_piece(request.headers)
-    row = await services.uploads.append(
+    upload = await services.uploads.append(
         upload_id,
         body_of(request),
         offset_bytes=tus.offset_of(request.headers),
         size_bytes=tus.length_of(request.headers),
         checksum=tus.checksum_of(request.headers),
     )
-    return Response(status_code=204, headers=tus.progress_headers(row))
+    return Response(status_code=204, headers=tus.progress_headers(upload))
 
 
 @tus_router.delete(
-    "/{upload_id}", status_code=204, summary="Give up an upload", responses=problem_responses(404, 412, 423, 503)
+    "/{upload_id}", status_code=204, summary="Cancel an upload", responses=problem_responses(404, 412, 423, 503)
 )
 async def delete_upload(upload_id: OwnUploadId, request: Request, services: ServicesDep) -> Response:
-    """Deletes what has arrived, here or in the bucket."""
+    """Deletes everything received so far, on disk or in the bucket."""
     if "tus-resumable" in request.headers:
         tus.check_version(request.headers)
     await services.uploads.delete(upload_id)
@@ -115,7 +116,7 @@ async def delete_upload(upload_id: OwnUploadId, request: Request, services: Serv
     responses=problem_responses(409, 413, 422, 503),
 )
 async def presign_upload(wanted: PresignIn, services: ServicesDep, owner: OwnerDep, response: Response) -> PresignOut:
-    """Links to PUT the parts of a recording to, in any order and side by side. It does not pass through here."""
+    """Returns URLs to PUT the parts of a recording to, in any order and in parallel. The bytes bypass Aperta."""
     begun = await services.uploads.direct.presign(wanted.filename, wanted.size_bytes, wanted.media_type, owner)
     response.headers["Cache-Control"] = "no-store"
     return PresignOut.from_presigned(begun)
@@ -127,13 +128,13 @@ async def presign_upload(wanted: PresignIn, services: ServicesDep, owner: OwnerD
     responses=problem_responses(404, 409, 410, 503),
 )
 async def complete_upload(upload_id: OwnUploadId, services: ServicesDep) -> UploadOut:
-    """Once all parts are in the bucket. Then POST /audio/process with the field `upload_id`."""
-    return UploadOut.from_row(await services.uploads.complete(upload_id))
+    """Call this once all parts are in the bucket, then POST /audio/process with `upload_id`."""
+    return UploadOut.from_upload(await services.uploads.complete(upload_id))
 
 
 @tus_router.post("/{upload_id}", status_code=204, include_in_schema=False)
 async def overridden(upload_id: OwnUploadId, request: Request, services: ServicesDep) -> Response:
-    """For clients behind proxies that let no PATCH or DELETE pass."""
+    """For clients behind proxies that block PATCH and DELETE."""
     method = request.headers.get("x-http-method-override", "").upper()
     if method == "PATCH":
         return await append_to_upload(upload_id, request, services)
@@ -144,10 +145,12 @@ async def overridden(upload_id: OwnUploadId, request: Request, services: Service
     )
 
 
-async def _append_first(request: Request, services: Services, row: UploadRow, checksum: Checksum | None) -> UploadRow:
+async def _append_first(
+    request: Request, services: Services, upload: UploadView, checksum: Checksum | None
+) -> UploadView:
     try:
-        return await services.uploads.append(row.id, body_of(request), offset_bytes=0, checksum=checksum)
+        return await services.uploads.append(upload.id, body_of(request), offset_bytes=0, checksum=checksum)
     except AppError:
-        # The client never learns where this upload is.
-        await services.uploads.delete(row.id)
+        # The client never learns the URL of this upload.
+        await services.uploads.delete(upload.id)
         raise

@@ -1,4 +1,4 @@
-"""The log of messages to webhooks about one job, and sending one again."""
+"""Webhook messages about a job: the log, and sending one again."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from backend.api.schemas.webhooks import DeliveriesOut, DeliveryOut
 router = APIRouter(prefix="/jobs/{job_id}/deliveries", tags=["jobs"])
 
 
-@router.get("", summary="Messages to webhooks about a job, oldest first", responses=problem_responses(404, 503))
+@router.get("", summary="Webhook messages about a job, oldest first", responses=problem_responses(404, 503))
 async def list_deliveries(job_id: str, services: ServicesDep) -> DeliveriesOut:
-    return DeliveriesOut.from_rows(await services.webhooks.list(job_id))
+    return DeliveriesOut.from_deliveries(await services.webhooks.list(job_id))
 
 
 @router.post(
     "/{delivery_id}/redeliver",
     status_code=202,
-    summary="Send a message once more",
+    summary="Send a message again",
     responses=problem_responses(404, 503),
 )
 async def redeliver(job_id: str, delivery_id: str, services: ServicesDep) -> DeliveryOut:
-    """Also one that was delivered. It keeps its `webhook-id`, by which the receiver knows it again."""
-    return DeliveryOut.from_row(await services.webhooks.redeliver(job_id, delivery_id))
+    """Delivered messages can be sent again, too. The `webhook-id` stays the same, so receivers can detect repeats."""
+    return DeliveryOut.model_validate(await services.webhooks.redeliver(job_id, delivery_id))

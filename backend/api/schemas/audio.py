@@ -1,16 +1,17 @@
-"""The form and the answer of `POST /audio/process`."""
+"""Form and response of `POST /audio/process`."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from backend.api.schemas.transcripts import TranscriptOut, transcript_of
-from backend.database.models import Conversation
+from backend.api.schemas.transcripts import TranscriptOut
 from backend.domain.text import plain
-from backend.domain.transcript import SpeakerCount
+from backend.domain.transcript import SpeakerCount, Transcript
 from backend.engines.base import TranscribeOptions
+from backend.services.conversations.views import DetailedConversation
 from backend.services.processing.service import ProcessOptions
 from backend.services.speech.values import Channels, SpeechOptions
 
@@ -47,28 +48,32 @@ Title = Annotated[Annotated[str, Field(max_length=500), AfterValidator(plain)] |
 
 
 class ProcessForm(BaseModel):
-    """The optional form fields of `POST /audio/process`; blank means not given."""
+    """The optional form fields of `POST /audio/process`; a blank field counts as left out."""
 
     model_config = ConfigDict(extra="ignore", str_strip_whitespace=True)
 
     language: Language = Field(
-        None, description="ISO 639-1 code of the spoken language; detected if left out", examples=["en"]
+        None, description="ISO 639-1 code of the spoken language; detected if omitted", examples=["en"]
     )
-    num_speakers: Speakers = Field(None, description="Exactly this many people speak")
-    min_speakers: Speakers = Field(None, description="At least this many people speak")
-    max_speakers: Speakers = Field(None, description="At most this many people speak")
+    num_speakers: Speakers = Field(None, description="Exact number of speakers")
+    min_speakers: Speakers = Field(None, description="Smallest number of speakers")
+    max_speakers: Speakers = Field(None, description="Largest number of speakers")
     channels: Annotated[Literal["mix", "separate"], BeforeValidator(_blank_is_mix)] = Field(
-        "mix", description="`separate`: every channel is a speaker of its own, as in a recorded call"
+        "mix", description="`separate`: each channel is one speaker, as in a recorded call"
     )
-    prompt: Words = Field(None, description="What the recording is about; names and terms in their spelling")
-    hotwords: Words = Field(None, description="Rare words to expect, separated by spaces")
-    title: Title = Field(None, description="A name for the conversation")
+    prompt: Words = Field(
+        None, description="Topic of the recording, with names and terms spelled as they should appear"
+    )
+    hotwords: Words = Field(None, description="Rare words that occur, separated by spaces")
+    title: Title = Field(None, description="Title of the conversation")
     # Swagger UI would fill these in with "string", and a recording has one source.
     url: Address = Field(
-        None, description="Where the recording is, instead of sending it; needs INGEST_FROM_URL=on", examples=[""]
+        None, description="URL of the recording, instead of a file; needs INGEST_FROM_URL=on", examples=[""]
     )
-    upload_id: UploadId = Field(None, description="A finished upload, instead of a file", examples=[""])
-    callback_url: Address = Field(None, description="Told when the job ends; needs WEBHOOK_SECRET", examples=[""])
+    upload_id: UploadId = Field(None, description="Id of a finished upload, instead of a file", examples=[""])
+    callback_url: Address = Field(
+        None, description="URL to notify when the job ends; needs WEBHOOK_SECRET", examples=[""]
+    )
 
     @model_validator(mode="after")
     def _counts_fit(self) -> Self:
@@ -95,26 +100,28 @@ class ProcessResponse(BaseModel):
     transcript_file_path: str = Field(examples=["./uploads/conv_4f2c…/2026/01/15/conv_4f2c…_transcript.txt"])
     transcript: TranscriptOut
     message: str = Field(examples=["Successfully processed audio with 2 speakers and saved to storage"])
-    duration_s: float = Field(description="Length of the recording", examples=[38.4])
-    language: str | None = Field(description="ISO 639-1 code; null if nothing was said", examples=["en"])
+    duration_s: float = Field(description="Duration of the recording", examples=[38.4])
+    language: str | None = Field(description="ISO 639-1 code; null if there is no speech", examples=["en"])
     engines: dict[str, str] = Field(examples=[{"transcription": "moonshine tiny-en", "diarization": "community-1"}])
-    timings_s: dict[str, float] = Field(description="Seconds per stage; stages side by side overlap")
-    warnings: list[str] = Field(description="What did not go as configured, for example a fallback to local storage")
+    timings_s: dict[str, float] = Field(description="Seconds per stage; parallel stages overlap")
+    warnings: list[str] = Field(
+        description="Deviations from the configuration, for example a fallback to local storage"
+    )
 
     @classmethod
-    def from_row(cls, row: Conversation, timings_s: dict[str, float]) -> ProcessResponse:
-        """Of a completed conversation that was loaded with everything."""
-        count = row.speaker_count or 0
+    def from_result(cls, found: DetailedConversation, timings_s: Mapping[str, float]) -> ProcessResponse:
+        """Of a completed conversation."""
+        count = found.speaker_count or 0
         speakers = f"{count} speaker{'' if count == 1 else 's'}"
         return cls(
-            conversation_id=row.id,
-            audio_file_path=row.recording_url or "",
-            transcript_file_path=row.transcript_url or "",
-            transcript=transcript_of(row),
+            conversation_id=found.id,
+            audio_file_path=found.recording_url or "",
+            transcript_file_path=found.transcript_url or "",
+            transcript=TranscriptOut.from_transcript(found.transcript or Transcript(), found.participants),
             message=f"Successfully processed audio with {speakers} and saved to storage",
-            duration_s=row.duration_s or 0.0,
-            language=row.language,
-            engines=row.engines or {},
-            timings_s=timings_s,
-            warnings=row.warnings or [],
+            duration_s=found.duration_s or 0.0,
+            language=found.language,
+            engines=dict(found.engines or {}),
+            timings_s=dict(timings_s),
+            warnings=list(found.warnings or ()),
         )

@@ -1,4 +1,4 @@
-"""What goes over the wire: requests in, responses out. `from_*` turn domain values and rows into them."""
+"""Conversations in the API: list, detail, deletion."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from backend.api.schemas.transcripts import SpeakerStatsOut, TranscriptOut, transcript_of
-from backend.database.models import Conversation, ConversationStatus, StoredObjectRow
+from backend.api.schemas.transcripts import SpeakerStatsOut, TranscriptOut
+from backend.domain.states.conversations import ConversationStatus
+from backend.services.conversations.views import ConversationView, DetailedConversation
 
 
 class ConversationSummary(BaseModel):
-    """One row of the list."""
+    """A conversation in a list."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -39,9 +40,9 @@ class ConversationPage(BaseModel):
     offset: int
 
     @classmethod
-    def from_rows(cls, rows: Sequence[Conversation], total: int, limit: int, offset: int) -> ConversationPage:
+    def from_views(cls, found: Sequence[ConversationView], total: int, limit: int, offset: int) -> ConversationPage:
         return cls(
-            conversations=[ConversationSummary.model_validate(row) for row in rows],
+            conversations=[ConversationSummary.model_validate(item) for item in found],
             total=total,
             limit=limit,
             offset=offset,
@@ -50,7 +51,7 @@ class ConversationPage(BaseModel):
 
 class ParticipantOut(SpeakerStatsOut):
     label: str
-    display_name: str | None = Field(description="The person's name, if the voice is known")
+    display_name: str | None = Field(description="Name of the person if the voice was recognised")
 
 
 class StoredObjectOut(BaseModel):
@@ -63,10 +64,6 @@ class StoredObjectOut(BaseModel):
     sha256: str
     content_type: str
 
-    @classmethod
-    def from_row(cls, row: StoredObjectRow) -> StoredObjectOut:
-        return cls.model_validate(row)
-
 
 class ConversationDetail(ConversationSummary):
     participants: list[ParticipantOut]
@@ -74,23 +71,23 @@ class ConversationDetail(ConversationSummary):
     transcript: TranscriptOut | None
 
     @classmethod
-    def from_row(cls, row: Conversation) -> ConversationDetail:
-        summary = ConversationSummary.model_validate(row).model_dump()
+    def from_view(cls, found: DetailedConversation) -> ConversationDetail:
+        said = found.transcript
         return cls(
-            **summary,
-            participants=[ParticipantOut.model_validate(item) for item in row.participants],
-            objects=[StoredObjectOut.from_row(item) for item in row.objects],
-            transcript=transcript_of(row) if row.status == ConversationStatus.COMPLETED else None,
+            **ConversationSummary.model_validate(found).model_dump(),
+            participants=[ParticipantOut.model_validate(item) for item in found.participants],
+            objects=[StoredObjectOut.model_validate(item) for item in found.objects],
+            transcript=None if said is None else TranscriptOut.from_transcript(said, found.participants),
         )
 
 
 class DeletionOut(BaseModel):
-    """A delete that waits for a store."""
+    """A deletion that waits for a store."""
 
     model_config = ConfigDict(from_attributes=True)
 
     conversation_id: str
     left: list[str] = Field(
-        description="Locators of what is still stored, or the name of a store that could not be asked what it has"
+        description="Locators of objects that still exist, or names of stores that could not be listed"
     )
-    reason: str | None = Field(description="What that waits for; it is deleted without being asked for again")
+    reason: str | None = Field(description="Why deletion is still pending. It is retried automatically")

@@ -1,4 +1,4 @@
-"""What goes over the wire about people with known voices. Prints are shown by their origin, never themselves."""
+"""People with known voices in the API. A print is shown by its origin; the embedding is never sent."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from backend.database.models import Person
 from backend.domain.voices import MAX_NAME
+from backend.services.people.views import PersonView
 
 
 class PersonIn(BaseModel):
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
 
     name: str = Field(
-        min_length=1, max_length=MAX_NAME, description="What transcripts will call this person", examples=["Ada Byron"]
+        min_length=1,
+        max_length=MAX_NAME,
+        description="Name that transcripts show for this person",
+        examples=["Ada Byron"],
     )
 
 
@@ -26,7 +29,7 @@ class VoiceIn(BaseModel):
 
     conversation_id: str = Field(min_length=1, max_length=64, examples=["conv_4f2c9a51d0b84e7f8a3b6c1d2e3f4a5b"])
     speaker: str = Field(
-        min_length=1, max_length=MAX_NAME, description="As the transcript calls them", examples=["Speaker 2"]
+        min_length=1, max_length=MAX_NAME, description="Speaker as named in the transcript", examples=["Speaker 2"]
     )
 
 
@@ -34,9 +37,9 @@ class VoicePrintOut(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
     conversation_id: str | None = Field(
-        description="Where the voice comes from; null once that conversation is deleted"
+        description="Conversation that the voice was taken from; null once it is deleted"
     )
-    model: str = Field(description="Only recordings diarized by this engine are compared with it")
+    model: str = Field(description="Engine that made the print; only recordings diarized by it are compared")
     created_at: datetime
 
 
@@ -46,11 +49,7 @@ class PersonOut(BaseModel):
     id: str = Field(examples=["person_0b6c1d2e3f4a5b4f2c9a51d0b84e7f8a"])
     name: str
     created_at: datetime
-    prints: list[VoicePrintOut] = Field(description="Empty: the person is not recognised")
-
-    @classmethod
-    def from_row(cls, row: Person) -> PersonOut:
-        return cls.model_validate(row)
+    prints: list[VoicePrintOut] = Field(description="If empty, the person is not recognised")
 
 
 class PeoplePage(BaseModel):
@@ -60,5 +59,5 @@ class PeoplePage(BaseModel):
     offset: int
 
     @classmethod
-    def from_rows(cls, rows: Sequence[Person], total: int, limit: int, offset: int) -> PeoplePage:
-        return cls(people=[PersonOut.from_row(row) for row in rows], total=total, limit=limit, offset=offset)
+    def from_views(cls, found: Sequence[PersonView], total: int, limit: int, offset: int) -> PeoplePage:
+        return cls(people=[PersonOut.model_validate(item) for item in found], total=total, limit=limit, offset=offset)

@@ -1,5 +1,4 @@
-"""What goes over the wire about the stores: what an operator asks for, and the reports. The command line prints them
-too."""
+"""Requests and reports about the stores, for operators. The command line prints the same reports."""
 
 from __future__ import annotations
 
@@ -32,16 +31,23 @@ class _Report(BaseModel):
 
 
 class ScopeIn(_Request):
-    """What is looked at. A request looks at a part and says in `cursor` where the next one begins."""
+    """What to inspect. One request covers a part; the report's `cursor` says where the next one starts."""
 
     deep: bool = Field(False, description="Read every object and compare its SHA-256")
-    cursor: str | None = Field(None, max_length=2000, description="Of the last report; without: at the beginning")
-    max_objects: int = Field(10_000, ge=1, le=1_000_000, description="Look at about so many rows and objects")
-    max_seconds: float = Field(20, gt=0, le=MAX_SECONDS, description="Begin with nothing after so long")
-    max_bytes_per_s: int = Field(0, ge=0, description="Read no faster; 0: as fast as can be")
-    grace_s: float = Field(3600, ge=0, le=1e9, description="Objects without a row count once they are so old")
+    cursor: str | None = Field(
+        None, max_length=2000, description="Cursor from the previous report; omit to start from the beginning"
+    )
+    max_objects: int = Field(10_000, ge=1, le=1_000_000, description="Stop after about this many rows and objects")
+    max_seconds: float = Field(20, gt=0, le=MAX_SECONDS, description="Stop starting new work after this many seconds")
+    max_bytes_per_s: int = Field(0, ge=0, description="Limit on the read rate; 0: no limit")
+    grace_s: float = Field(
+        3600, ge=0, le=1e9, description="Report an object without a row only if it is older than this many seconds"
+    )
     stale_after_s: float = Field(
-        86_400, ge=0, le=1e9, description="Files and parts of unfinished uploads count once they are so old"
+        86_400,
+        ge=0,
+        le=1e9,
+        description="Report files and parts of unfinished uploads only if they are older than this many seconds",
     )
 
     def to_scope(self) -> Scope:
@@ -54,17 +60,19 @@ class ScopeIn(_Request):
 
 
 class RepairIn(ScopeIn):
-    apply: bool = Field(False, description="Do it; without: only say what would be done")
+    apply: bool = Field(False, description="Make the changes; if false, only report them")
 
 
 class DrainIn(_Request):
-    retry_parked: bool = Field(False, description="Try again what could not move before")
-    max_seconds: float = Field(20, gt=0, le=MAX_SECONDS, description="Begin with no object after so long")
+    retry_parked: bool = Field(False, description="Also try objects that could not be moved before")
+    max_seconds: float = Field(
+        20, gt=0, le=MAX_SECONDS, description="Stop starting new objects after this many seconds"
+    )
 
 
 class UncheckedOut(_Report):
     store: str = Field(examples=["s3"])
-    objects: int = Field(description="0 if nobody knows how many")
+    objects: int = Field(description="How many could not be checked; 0 if that is unknown")
     reason: str
 
 
@@ -72,7 +80,7 @@ class CheckedOut(_Report):
     rows: int
     objects: int
     hashed_bytes: int
-    foreign: int = Field(description="Files whose names are not Aperta's; left alone")
+    foreign: int = Field(description="Files whose names are not Aperta's; they are left alone")
     spool_files: int
     unfinished_uploads: int
 
@@ -91,13 +99,13 @@ class FindingOut(_Report):
 
 class VerifyOut(_Report):
     status: Literal["clean", "findings", "incomplete"] = Field(
-        description="incomplete: something could not be looked at; `unchecked` says what"
+        description="incomplete: a part could not be checked; see `unchecked`"
     )
     deep: bool
-    cursor: str | None = Field(description="Where the next part begins; null: this was the last")
+    cursor: str | None = Field(description="Pass this to get the next part; null after the last part")
     checked: CheckedOut
-    counts: dict[str, int] = Field(description="Kind of finding → how many", examples=[{"orphan": 1}])
-    findings: list[FindingOut] = Field(description="The first thousand")
+    counts: dict[str, int] = Field(description="Number of findings of each kind", examples=[{"orphan": 1}])
+    findings: list[FindingOut] = Field(description="At most the first thousand")
     unchecked: list[UncheckedOut]
     seconds: float
 
@@ -115,17 +123,17 @@ class ActionOut(_Report):
     locator: str
     conversation_id: str | None
     detail: str
-    target: str | None = Field(description="Where the object is, or the row points, now")
-    error: str | None = Field(description="Why it could not be done")
+    target: str | None = Field(description="New place of the object, or of what its row points to")
+    error: str | None = Field(description="Why the action failed")
 
 
 class RepairOut(_Report):
-    applied: bool = Field(description="false: nothing was changed")
-    cursor: str | None = Field(description="Where the next part begins; null: this was the last")
-    counts: dict[str, int] = Field(description="Kind of action → how many", examples=[{"quarantine": 1}])
+    applied: bool = Field(description="Whether the changes were made")
+    cursor: str | None = Field(description="Pass this to get the next part; null after the last part")
+    counts: dict[str, int] = Field(description="Number of actions of each kind", examples=[{"quarantine": 1}])
     failed: int
-    lost: int = Field(description="Objects of which no store has an intact copy")
-    actions: list[ActionOut] = Field(description="The first thousand")
+    lost: int = Field(description="Objects without an intact copy in any store")
+    actions: list[ActionOut] = Field(description="At most the first thousand")
     unchecked: list[UncheckedOut]
     seconds: float
 
@@ -143,9 +151,9 @@ class RebuildOut(_Report):
     applied: bool
     manifests: int
     rebuilt: int
-    present: int = Field(description="Manifests of conversations that were there already")
+    present: int = Field(description="Manifests whose conversation already exists")
     gap_count: int
-    gaps: list[GapOut] = Field(description="The first thousand")
+    gaps: list[GapOut] = Field(description="At most the first thousand")
     unchecked: list[UncheckedOut]
     seconds: float
 
@@ -176,17 +184,17 @@ class HoldingOut(AmountOut):
 
 
 class BacklogOut(AmountOut):
-    parked: int = Field(description="How many of them do not move until somebody looks")
-    oldest_s: float = Field(description="How long the oldest of the others has been waiting")
+    parked: int = Field(description="Objects that cannot move until an operator acts")
+    oldest_s: float = Field(description="Age in seconds of the oldest object that can move")
 
 
 class UsageOut(_Report):
-    holdings: list[HoldingOut] = Field(description="By store and kind, as the rows say")
-    lost: int = Field(description="Objects whose row says that they are missing or damaged")
-    backlog: BacklogOut = Field(description="What is on the local disk and belongs in S3")
-    spool: AmountOut = Field(description="Uploads in progress, recordings that wait, and what was left behind")
+    holdings: list[HoldingOut] = Field(description="Objects and bytes by store and kind, according to the rows")
+    lost: int = Field(description="Objects that are marked as missing or damaged")
+    backlog: BacklogOut = Field(description="Objects on the local disk that belong in S3")
+    spool: AmountOut = Field(description="Uploads in progress, waiting recordings, and leftovers")
     quarantine: dict[str, AmountOut] = Field(description="By store")
-    free_bytes: int | None = Field(description="DiskSpace on the local disk")
+    free_bytes: int | None = Field(description="Free space on the local disk")
     unchecked: list[UncheckedOut]
 
     @classmethod
@@ -198,11 +206,11 @@ class UsageOut(_Report):
 class DrainOut(_Report):
     moved: int
     bytes: int
-    skipped: int = Field(description="Moved or deleted meanwhile, or somebody is at it")
-    parked: int = Field(description="Cannot move; their rows say why")
-    failed: int = Field(description="The local disk did not give them; they stay pending")
-    stopped: str | None = Field(description="Why it ended early")
-    backlog: BacklogOut = Field(description="What is left")
+    skipped: int = Field(description="Already moved or deleted, or being moved by another process")
+    parked: int = Field(description="Objects that cannot move; their rows say why")
+    failed: int = Field(description="Objects that the local disk could not read; they stay pending")
+    stopped: str | None = Field(description="Why the run ended early; null if it did not")
+    backlog: BacklogOut = Field(description="What still waits")
 
     @classmethod
     def from_report(cls, report: DrainReport, backlog: Backlog) -> DrainOut:
@@ -213,29 +221,29 @@ class DrainOut(_Report):
 class StorageInfoOut(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
-    storage_type: str = Field(description="Where a save goes now", examples=["local"])
+    storage_type: str = Field(description="Store that receives new objects", examples=["local"])
     local_path: str = Field(examples=["./uploads"])
     s3_bucket: str | None
-    s3_enabled: bool = Field(description="S3 is in use and answers")
+    s3_enabled: bool = Field(description="Whether S3 is in use and reachable")
     s3_endpoint: str | None
     s3_region: str | None
     reason: str | None = Field(description="Why S3 is configured but not in use")
-    fallback: bool = Field(description="A save goes to the local folder when S3 fails")
-    free_bytes: int | None = Field(description="DiskSpace on the local disk")
+    fallback: bool = Field(description="Whether objects are saved to the local folder while S3 fails")
+    free_bytes: int | None = Field(description="Free space on the local disk")
     breaker: Literal["closed", "open", "half_open"] | None = Field(
-        description="closed: saves try S3; open: they do not; half_open: it is being asked; null: S3 is not in use"
+        description="closed: S3 is used; open: S3 is skipped; half_open: S3 is being tested; null: S3 is not configured"
     )
     cause: Literal["configuration", "full", "unavailable"] | None = Field(
-        description="What kind of reason: at `configuration` waiting does not help"
+        description="Kind of reason; `configuration` does not go away by waiting"
     )
-    retry_at: datetime | None = Field(description="When S3 is asked next")
-    retry_in_s: float | None = Field(description="The same from now on", examples=[17.4])
+    retry_at: datetime | None = Field(description="When S3 is tried next")
+    retry_in_s: float | None = Field(description="Seconds until `retry_at`", examples=[17.4])
     disk: Literal["ok", "low", "full"] = Field(description="low: below the soft limit; full: uploads are refused")
     disk_soft_limit_bytes: int
     disk_hard_limit_bytes: int
     drain_pending_objects: int | None = Field(
-        None, description="Objects on the local disk that belong in S3; null: the database does not answer"
+        None, description="Objects on the local disk that belong in S3; null while the database is unavailable"
     )
-    drain_pending_bytes: int | None = Field(None, description="Their size")
-    drain_oldest_s: float | None = Field(None, description="How long the oldest of those that may move has waited")
-    drain_parked_objects: int | None = Field(None, description="How many of them do not move until somebody looks")
+    drain_pending_bytes: int | None = Field(None, description="Size of these objects")
+    drain_oldest_s: float | None = Field(None, description="Age in seconds of the oldest object that can move")
+    drain_parked_objects: int | None = Field(None, description="Objects that cannot move until an operator acts")

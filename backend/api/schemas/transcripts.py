@@ -1,20 +1,24 @@
-"""A transcript as the API shows it: words, segments, speakers."""
+"""A transcript in the API: words, segments, speakers."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import BaseModel, ConfigDict, Field
 
-from backend.database.conversations import to_transcript
-from backend.database.models import Conversation, Participant
 from backend.domain.formats import to_text
-from backend.domain.transcript import Segment, SpeakerStats, Transcript
+from backend.domain.transcript import NamedSpeaker, Segment, Transcript, Word
 
 
 class WordOut(BaseModel):
     word: str
-    start: float | None = Field(description="Seconds from the start; null where the engine could not place the word")
+    start: float | None = Field(description="Seconds from the start; null if the engine could not place the word")
     end: float | None
     probability: float | None
+
+    @classmethod
+    def from_word(cls, word: Word) -> WordOut:
+        return cls(word=word.text.strip(), start=word.start_s, end=word.end_s, probability=word.probability)
 
 
 class SegmentOut(BaseModel):
@@ -22,26 +26,22 @@ class SegmentOut(BaseModel):
     end: float = Field(examples=[3.1])
     speaker: str = Field(examples=["Speaker 1"])
     text: str = Field(examples=["Good morning, everyone."])
-    words: list[WordOut] = Field(description="Empty where the engine gives no word times")
+    words: list[WordOut] = Field(description="Empty if the engine gives no word times")
 
     @classmethod
     def from_segment(cls, segment: Segment) -> SegmentOut:
-        words = [
-            WordOut(word=word.text.strip(), start=word.start_s, end=word.end_s, probability=word.probability)
-            for word in segment.words
-        ]
         return cls(
             start=round(segment.start_s, 3),
             end=round(segment.end_s, 3),
             speaker=segment.speaker or "",
             text=segment.text,
-            words=words,
+            words=[WordOut.from_word(word) for word in segment.words],
         )
 
 
 class SpeakerStatsOut(BaseModel):
     speaking_time_s: float = Field(examples=[41.7])
-    share: float = Field(description="Part of all speaking time, 0 to 1", examples=[0.58])
+    share: float = Field(description="Share of the total speaking time, 0 to 1", examples=[0.58])
     word_count: int
     segment_count: int
 
@@ -55,18 +55,10 @@ class TranscriptOut(BaseModel):
     speaker_stats: dict[str, SpeakerStatsOut]
 
     @classmethod
-    def from_transcript(
-        cls, transcript: Transcript, stats: dict[str, SpeakerStats] | dict[str, Participant]
-    ) -> TranscriptOut:
+    def from_transcript(cls, transcript: Transcript, speakers: Sequence[NamedSpeaker]) -> TranscriptOut:
         return cls(
             speaker_count=len(transcript.speakers),
             segments=[SegmentOut.from_segment(segment) for segment in transcript.segments],
             formatted_transcript=to_text(transcript),
-            speaker_stats={label: SpeakerStatsOut.model_validate(stat) for label, stat in stats.items()},
+            speaker_stats={speaker.name: SpeakerStatsOut.model_validate(speaker) for speaker in speakers},
         )
-
-
-def transcript_of(row: Conversation) -> TranscriptOut:
-    """The transcript of a conversation that was loaded with participants and segments."""
-    stats = {item.display_name or item.label: item for item in row.participants}
-    return TranscriptOut.from_transcript(to_transcript(row), stats)

@@ -1,4 +1,4 @@
-"""Uploads straight to the bucket, as they go over the wire."""
+"""Direct uploads to the bucket in the API."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from backend.api.requests.multipart import valid_media_type
-from backend.database.models import UploadRow
 from backend.services.uploads.direct import Presigned
+from backend.services.uploads.views import UploadView
 
 
 class PresignIn(BaseModel):
@@ -25,13 +25,13 @@ class PresignIn(BaseModel):
 
 class PartOut(BaseModel):
     part_number: int
-    size_bytes: int = Field(description="Exactly so many bytes are taken")
-    url: str = Field(description="Where to PUT them. It is a secret: whoever has it may write this part")
+    size_bytes: int = Field(description="Exact size of this part")
+    url: str = Field(description="Presigned URL to PUT the part to. Keep it secret: it allows writing this part")
 
 
 class PresignOut(BaseModel):
     upload_id: str = Field(examples=["upload_2f6c"])
-    parts: list[PartOut] = Field(description="In the order of the file")
+    parts: list[PartOut] = Field(description="Parts in file order")
     expires_at: datetime
 
     @classmethod
@@ -40,7 +40,7 @@ class PresignOut(BaseModel):
             PartOut(part_number=number, size_bytes=size_bytes, url=link.url)
             for number, (size_bytes, link) in enumerate(zip(begun.sizes_bytes, begun.links, strict=True), start=1)
         ]
-        return cls(upload_id=begun.row.id, parts=parts, expires_at=begun.row.expires_at)
+        return cls(upload_id=begun.upload.id, parts=parts, expires_at=begun.upload.expires_at)
 
 
 class UploadOut(BaseModel):
@@ -50,5 +50,10 @@ class UploadOut(BaseModel):
     expires_at: datetime
 
     @classmethod
-    def from_row(cls, row: UploadRow) -> UploadOut:
-        return cls(upload_id=row.id, filename=row.filename, size_bytes=row.size_bytes or 0, expires_at=row.expires_at)
+    def from_upload(cls, upload: UploadView) -> UploadOut:
+        return cls(
+            upload_id=upload.id,
+            filename=upload.filename,
+            size_bytes=upload.size_bytes or 0,
+            expires_at=upload.expires_at,
+        )

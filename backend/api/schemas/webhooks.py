@@ -1,4 +1,4 @@
-"""What goes over the wire about messages to webhooks."""
+"""Webhook messages in the API."""
 
 from __future__ import annotations
 
@@ -7,32 +7,31 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from backend.database.models import Delivery, DeliveryStatus
+from backend.domain.states.webhooks import DeliveryStatus
+from backend.services.webhooks.views import DeliveryView
 
 
 class DeliveryOut(BaseModel):
-    """A message about a job, and what became of it."""
+    """A message about a job, and its delivery state."""
 
     model_config = ConfigDict(from_attributes=True)
 
     id: str = Field(description="The `webhook-id` that the receiver sees", examples=["msg_0b6c1d2e3f4a5b4f2c9a51d0"])
     event: str = Field(examples=["job.completed"])
     url: str
-    status: DeliveryStatus = Field(description="pending: another attempt follows; failed: none does")
+    status: DeliveryStatus = Field(description="pending: another attempt follows; failed: no attempt follows")
     attempts: int
-    last_status: int | None = Field(description="What the receiver answered last; null if it did not", examples=[500])
+    last_status: int | None = Field(
+        description="HTTP status of the last response; null if there was none", examples=[500]
+    )
     last_error: str | None = Field(examples=["The receiver said 500 Internal Server Error."])
     created_at: datetime
     delivered_at: datetime | None
-
-    @classmethod
-    def from_row(cls, row: Delivery) -> DeliveryOut:
-        return cls.model_validate(row)
 
 
 class DeliveriesOut(BaseModel):
     deliveries: list[DeliveryOut]
 
     @classmethod
-    def from_rows(cls, rows: Sequence[Delivery]) -> DeliveriesOut:
-        return cls(deliveries=[DeliveryOut.from_row(row) for row in rows])
+    def from_deliveries(cls, found: Sequence[DeliveryView]) -> DeliveriesOut:
+        return cls(deliveries=[DeliveryOut.model_validate(item) for item in found])

@@ -37,10 +37,11 @@ class ClusteringOptions:
         min_speaker_s: a cluster with less speech is no speaker, unless the caller asks for more speakers ...
         min_share: ... or it has this share of all speech (what counts in short recordings).
         stray_share: nor is one with less than this share (what counts in long ones, where strays add up).
-        strange: a glimpse is somebody else's if it is less than this part as like any known voice as those that are
-            most like it usually are. In read speech they usually have a cosine of 0.75 with their own voice, 1 % less
-            than 0.45; 1 % have more than 0.28 with another's. Strange glimpses are one voice on the same terms.
-        strange_run: so many of them in a row are a voice that was missed.
+        strange: a glimpse counts as an unknown voice if its similarity to every known voice is below this fraction of
+            the similarity that the voice's own glimpses usually reach. In read speech that is a cosine of 0.75 (1 %
+            have less than 0.45); 1 % have more than 0.28 with another voice. Strange glimpses are grouped by the same
+            rule.
+        strange_run: this many strange glimpses in a row are a missed voice.
     """
 
     threshold: float = 0.61
@@ -70,7 +71,7 @@ def find_speakers(
         windows: (n,) the window each embedding comes from, ascending.
         seconds: (n,) how much speech it stands for.
         count: bounds on the number of speakers. They are kept wherever there are embeddings enough.
-        check: called many times a second; what it raises ends the search.
+        check: called many times a second; an exception it raises ends the search.
 
     Returns:
         (n_speakers, 256) L2-normalised; empty if there are no embeddings. The same input gives the same output.
@@ -97,15 +98,15 @@ def find_missed(
 ) -> Floats:
     """The voices of stretches that sound like none of the known ones: people who say one or two sentences.
 
-    What segmentation took for one person is embedded as one, so whoever talks briefly between two others can be in no
-    embedding alone and leaves no cluster. Glimpses are short enough to have heard nobody else.
+    Speech that segmentation takes for one person gets one embedding, so a person who talks briefly between two others
+    may have no embedding alone and form no cluster. Glimpses are short enough to contain a single voice.
 
     Args:
         voices: (n_speakers, 256), L2-normalised.
         glimpses: (n, 256), L2-normalised.
         at_s: (n,) where they are, ascending.
-        hop_s: their distance while somebody talks.
-        most: no more are found than make so many speakers together with the known ones.
+        hop_s: the distance between glimpses during speech.
+        most: the largest total number of speakers, known ones included.
         check: called many times a second; what it raises ends the search.
 
     Returns:

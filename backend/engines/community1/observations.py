@@ -68,7 +68,7 @@ class Glimpses:
 
 @dataclass(frozen=True, slots=True)
 class Observations:
-    """All of it, where `enter` is the least probability of somebody talking."""
+    """All observations, where `enter` is the lowest probability that counts as speech."""
 
     windows: Windows
     enter: float

@@ -13,7 +13,7 @@ from backend.engines.community1.windows import N_FRAMES, N_LOCAL, WINDOW, Ints, 
 from backend.engines.progress import Progress
 
 BATCH = 8
-# The local speakers in each powerset class: nobody, one of three, two of three.
+# The local speakers in each powerset class: none, one of three, two of three.
 POWERSET = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]], dtype=np.float32)
 
 
@@ -32,7 +32,7 @@ class SegmentationNetwork:
 
         Args:
             starts: first samples of the windows.
-            silence: a window without a louder sample holds nobody.
+            silence: a window without a louder sample holds no speech.
         """
         activity = np.zeros((len(starts), N_FRAMES, N_LOCAL), dtype=np.uint8)
         for first in range(0, len(starts), BATCH):

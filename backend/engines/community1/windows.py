@@ -27,9 +27,9 @@ class Tuning:
     Attributes:
         hop_s, fine_hop_s: distance of windows; the fine one for recordings shorter than `fine_below_s`.
         enter, keep: mean probability that starts a turn, and that continues it.
-        faint: takes the place of `enter` where that finds nobody, or fewer than asked for: quiet speech has speakers.
-        pause_s: pauses of one speaker, in which nobody else talks, belong to the turn up to this length.
-        silence: a window without a louder sample than this (-80 dBFS) holds nobody; the network would amplify it.
+        faint: replaces `enter` when that finds no speaker, or fewer than asked for, in quiet speech.
+        pause_s: pauses of one speaker up to this length, without another speaker, belong to the turn.
+        silence: a window without a louder sample than this (-80 dBFS) holds no speech; the network would amplify it.
         ramp_s: the outer part of a window counts less; the network has no context there.
         least_s: a local speaker with less activity is ignored.
         solo_s: with more time alone than this, only that time is embedded.
@@ -74,7 +74,7 @@ def coverage(starts: Ints, window: int) -> Ints:
 
 
 def read_mended(audio: Audio, start: int, n_samples: int) -> Floats:
-    """Samples, zeros beyond the end; whatever is not finite or out of range is mended."""
+    """Samples, zeros beyond the end; values that are not finite or out of range are repaired."""
     samples = audio.read(start, start + n_samples)
     if not np.isfinite(samples).all():
         samples = np.nan_to_num(samples, nan=0.0, posinf=1.0, neginf=-1.0)

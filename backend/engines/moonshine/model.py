@@ -28,7 +28,7 @@ Floats = NDArray[np.float32]
 START, END = 1, 2
 LAYERS, HEADS, HEAD_SIZE = 6, 8, 36
 FRAME_SAMPLES = 384
-"""Samples per encoder frame; the decoder's mask is given in samples and read every so many."""
+"""Samples per encoder frame; the decoder's mask is given in samples and read once per frame."""
 TOKENS_PER_S = 8.0
 """Where decoding gives up: fast speech has 5 to 6 tokens a second."""
 SPACE = "▁"

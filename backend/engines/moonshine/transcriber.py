@@ -69,7 +69,7 @@ class MoonshineTranscriber:
         return Transcription(segments, LANGUAGE if segments else None)
 
     def _texts(self, audio: Audio, spans: Sequence[tuple[float, float]], progress: Progress) -> list[str]:
-        """Text of each span. Pieces of like length share a batch, the longest go first."""
+        """Text of each span. Spans of similar length share a batch, longest first."""
         order = sorted(range(len(spans)), key=lambda number: spans[number][0] - spans[number][1])
         batches = [order[first : first + BATCH] for first in range(0, len(order), BATCH)]
 

@@ -2,7 +2,7 @@
 
 pyannote.audio 4 asks for one embedding for each local speaker of a window, and hands over the same samples each time.
 Of a WeSpeaker network only the last, small part looks at the speaker's mask (statistics pooling and one linear layer),
-so the filter bank and the ResNet before it run once here, and not at all where nobody speaks.
+so the filter bank and the ResNet before it run once here, and are skipped where there is no speech.
 
 Masks, windows and clustering remain the library's; so do all other embedding models.
 """
@@ -86,7 +86,7 @@ def _sharing(embedding: Any) -> Any:
 
         @cached_property
         def _of_nobody(self) -> NDArray[np.float32]:
-            """(1, dimension): what the library gives for an empty mask, whatever the samples are.
+            """(1, dimension): the library's result for an empty mask, which does not depend on the samples.
 
             Its weighted sums are all zero, so this is no NaN but the bias of the last layer. The clustering does not
             train on it and throws its assignment away, yet takes a minimum over all distances, so the value counts.

@@ -1,8 +1,8 @@
-"""Deleting conversations so that a delete, once asked for, ends, whatever breaks meanwhile.
+"""Deleting conversations so that a delete, once asked for, ends, even if stores fail on the way.
 
-First the tombstone, in one transaction with the erasure of what was said: from then on nobody sees the conversation,
+First the tombstone, in one transaction with the erasure of the text: from then on the conversation is invisible,
 nothing of it moves, and no job may add to it. Then its objects, the manifest before all others, so that no rebuild
-finds what is half deleted. At last its rows. Each step may be repeated.
+finds a half-deleted conversation. At last its rows. Each step may be repeated.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from backend.database.models import StoredObjectRow
 from backend.database.objects import list_objects
 from backend.database.session import Database
 from backend.errors import AppError, InvalidInput, NotFound, StorageError, StorageUnavailable
-from backend.services.storage import StorageService
+from backend.services.storage import StorageService, Stores
+from backend.services.storage.spool.accepted import AcceptedRecordings
 
 logger = logging.getLogger(__name__)
 
@@ -61,18 +62,24 @@ class DeletionService:
 
     Args:
         storage: has the objects.
+        stores: all that may have objects of a conversation.
+        accepted: has recordings that wait for their job.
         database: has the rows.
     """
 
-    def __init__(self, storage: StorageService, database: Database) -> None:
+    def __init__(
+        self, storage: StorageService, stores: Stores, accepted: AcceptedRecordings, database: Database
+    ) -> None:
         self._storage = storage
+        self._stores = stores
+        self._accepted = accepted
         self._database = database
 
     async def delete(self, conversation_id: str) -> Deletion:
         """Delete a conversation, as far as its stores can be reached; `finish_pending` does the rest.
 
         Raises:
-            NotFound: there is none, or it was deleted before.
+            NotFound: the conversation does not exist, or was deleted before.
             DatabaseUnavailable: ask again; what is gone by then does no harm.
         """
         async with self._database.transaction() as session:
@@ -81,7 +88,7 @@ class DeletionService:
             job_ids = await jobs.ids_of(session, conversation_id)
         for job_id in job_ids:
             try:
-                await self._storage.accepted.remove(job_id)
+                await self._accepted.remove(job_id)
             except StorageError as error:
                 logger.warning("%s waits for the next sweep of the spool: %s", job_id, error)
         deletion = await self._finish(conversation_id, {})
@@ -130,17 +137,17 @@ class DeletionService:
                     left[row.locator] = error
             # Even without a row there may be something: a copy that a killed drain made, a save whose reply was lost.
             held_up = {row.store for row in rows if row.locator in left}
-            for store in [name for name in self._storage.store_names if name not in held_up]:
+            for store in [name for name in self._stores.names if name not in held_up]:
                 if (error := await self._delete_unnamed(store, conversation_id, silent)) is not None:
                     left[store] = error
             if left:
                 return Deletion(conversation_id, tuple(left), str(next(iter(left.values()))))
             async with self._database.transaction() as session:
-                if await deletions.erase(session, conversation_id):
+                if await deletions.remove_buried(session, conversation_id):
                     return Deletion(conversation_id)
 
     async def _delete_object(self, row: StoredObjectRow, silent: Silent) -> AppError | None:
-        """Delete the object, then its row; returns what stands in the way."""
+        """Delete the object, then its row; returns what prevents it."""
         try:
             with _asking(row.store, silent):
                 await self._storage.delete(row.locator)

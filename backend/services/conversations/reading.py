@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from backend.database import conversations
-from backend.database.models import Conversation, ConversationStatus, StoredObjectRow
-from backend.database.objects import list_objects
+from backend.database import conversations, objects
+from backend.database.models import Conversation, StoredObjectRow
 from backend.database.session import Database
-from backend.errors import Conflict, NotFound, ObjectMissing
-from backend.services.storage import Expected, LocalFile, PresignedUrl, StorageService
+from backend.domain.states.conversations import ConversationStatus
+from backend.errors import Conflict, ObjectMissing
+from backend.services.conversations.views import (
+    ConversationView,
+    DetailedConversation,
+    ObjectView,
+    detail_of,
+    object_view_of,
+    view_of,
+)
+from backend.services.storage import Access, StorageService
 
 
 class ConversationService:
@@ -19,21 +27,22 @@ class ConversationService:
 
     async def list(
         self, *, status: ConversationStatus | None, limit: int, offset: int
-    ) -> tuple[Sequence[Conversation], int]:
+    ) -> tuple[Sequence[ConversationView], int]:
         """A page, newest first, and the number of all."""
         async with self._database.transaction() as session:
-            return await conversations.list_conversations(session, status=status, limit=limit, offset=offset)
+            rows, total = await conversations.list_conversations(session, status=status, limit=limit, offset=offset)
+            return [view_of(row) for row in rows], total
 
-    async def get(self, conversation_id: str) -> Conversation:
-        """One conversation with participants, segments and objects.
+    async def get(self, conversation_id: str) -> DetailedConversation:
+        """One conversation with participants, transcript and objects.
 
         Raises:
             NotFound
         """
         async with self._database.transaction() as session:
-            return await conversations.get_conversation(session, conversation_id, detailed=True)
+            return detail_of(await conversations.get_conversation(session, conversation_id, detailed=True))
 
-    async def get_finished(self, conversation_id: str) -> Conversation:
+    async def get_finished(self, conversation_id: str) -> DetailedConversation:
         """As `get`, but only if there is a transcript.
 
         Raises:
@@ -46,33 +55,31 @@ class ConversationService:
             raise Conflict(f"The conversation has no transcript, because processing failed: {conversation.error}")
         return conversation
 
-    async def get_audio(self, conversation_id: str) -> tuple[LocalFile | PresignedUrl, Conversation, StoredObjectRow]:
-        """How to hand out the recording, whose it is, and what its row says.
+    async def get_audio(self, conversation_id: str) -> tuple[Access, ConversationView, ObjectView]:
+        """How to send the recording, its conversation, and what its row says.
 
         Raises:
             NotFound, StorageError
         """
         conversation, audio = await self._find_audio(conversation_id)
         try:
-            return await self._access(conversation, audio), conversation, audio
+            return await self._access(conversation, audio), view_of(conversation), object_view_of(audio)
         except ObjectMissing:
-            # Between the two looks it may have moved to S3: then the row, read again, says where.
+            # It may have moved to S3 since its row was read: then the row, read again, says where.
             conversation, now = await self._find_audio(conversation_id)
             if now.locator == audio.locator:
                 raise
-            return await self._access(conversation, now), conversation, now
+            return await self._access(conversation, now), view_of(conversation), object_view_of(now)
 
     async def _find_audio(self, conversation_id: str) -> tuple[Conversation, StoredObjectRow]:
         async with self._database.transaction() as session:
             conversation = await conversations.get_conversation(session, conversation_id)
-            objects = await list_objects(session, conversation_id)
-        audio = next((item for item in objects if item.kind == "audio"), None)
-        if audio is None:
-            raise NotFound("This conversation has no stored recording.")
-        return conversation, audio
+            return conversation, await objects.get_audio(session, conversation_id)
 
-    async def _access(self, conversation: Conversation, audio: StoredObjectRow) -> LocalFile | PresignedUrl:
-        expected = Expected(audio.size_bytes, audio.sha256, audio.version, audio.created_at)
+    async def _access(self, conversation: Conversation, audio: StoredObjectRow) -> Access:
         return await self._storage.access(
-            audio.locator, filename=conversation.filename, content_type=audio.content_type, expected=expected
+            audio.locator,
+            filename=conversation.filename,
+            content_type=audio.content_type,
+            expected=objects.expected_of(audio),
         )

@@ -1,5 +1,5 @@
 """The durable engine (DBOS Transact): workflows with checkpointed steps, and queues. Only this file and
-`checkpoint_database` name DBOS.
+`checkpoints.database` name DBOS.
 
 DBOS keeps one instance per process, so only one `DurableEngine` can run in a process at a time. Its state lives beside
 the rows: in a second SQLite file, or in the schema `dbos` of the same PostgreSQL database.
@@ -21,8 +21,8 @@ import anyio.to_thread
 
 from backend.database.session import database_errors, durable_url
 from backend.domain.jobs import Superseded
-from backend.services.jobs.checkpoint_database import connect, use_wal
-from backend.services.jobs.checkpoints import JsonCheckpoints, refuse_pickle
+from backend.services.jobs.checkpoints.database import connect, use_wal
+from backend.services.jobs.checkpoints.serializer import JsonCheckpoints, refuse_pickle
 
 if TYPE_CHECKING:
     from dbos import DBOSConfig, EnqueueOptions, Serializer
@@ -107,7 +107,7 @@ class DurableEngine:
     Args:
         database_url: as Settings.database_url; says where the engine keeps its state.
         executor_id: what this process is called; never that of another process, dead or alive.
-        version: of the workflows' shape, a whole number. A process only takes workflows of its own version, because
+        version: of the workflows' shape, a whole number. A process only takes workflows of this version, because
             checkpoints of another shape would be mixed up.
     """
 
@@ -169,7 +169,7 @@ class DurableEngine:
 
     @_told_plainly
     async def pace(self, processes: int) -> None:
-        """Look at queues the more seldom the more processes do: a job then waits as long as ever to be seen by one.
+        """Look at queues less often the more processes do, so that a job waits the same time to be seen by one of them.
 
         Args:
             processes: how many there are.
@@ -186,13 +186,19 @@ class DurableEngine:
                 self._paced[name] = wanted
 
     @_told_plainly
-    async def forget_queues(self, prefix: str, wanted: Collection[str]) -> None:
-        """Strike queues off the list whose names begin like this, but for some; what waits in them stays there."""
+    async def forget_queues(self, prefix: str, wanted: Collection[str]) -> int:
+        """Delete the queues whose names begin with `prefix`, except those wanted; what waits in them stays there.
+
+        Returns:
+            How many were deleted.
+        """
         from dbos import DBOS
 
-        for queue in await DBOS.list_queues_async():
-            if queue.name.startswith(prefix) and queue.name not in wanted:
-                await DBOS.delete_queue_async(queue.name)
+        queues = [queue.name for queue in await DBOS.list_queues_async()]
+        unwanted = [name for name in queues if name.startswith(prefix) and name not in wanted]
+        for name in unwanted:
+            await DBOS.delete_queue_async(name)
+        return len(unwanted)
 
     async def stop(self) -> None:
         """Stop taking work and close; what still runs stays PENDING for another process to resume."""
@@ -210,7 +216,7 @@ class DurableEngine:
         self._given_up.add(workflow_id)
 
     def _function(self, workflow: Workflow) -> Workflow:
-        """A function of its own, because DBOS writes on what it is given, which bound methods do not let it."""
+        """A new function, because DBOS sets attributes on what it is given, which bound methods do not allow."""
 
         async def run(workflow_id: str) -> None:
             self._active.add(workflow_id)
@@ -245,7 +251,7 @@ class DurableEngine:
 
         Args:
             priority: lower ones first, 0 before all.
-            delay_s: not before so many seconds from now.
+            delay_s: how many seconds it must wait at least.
             only_one: a name that no two workflows of the queue have at a time; the second is not queued.
         """
         from dbos import DBOS
@@ -281,7 +287,7 @@ class DurableEngine:
 
     @_told_plainly
     async def resume(self, workflow_id: str, queue: str) -> None:
-        """Back into a queue, whoever had it; finished steps are not repeated."""
+        """Put a workflow back into a queue, even if another process had it; finished steps are not repeated."""
         from dbos import DBOS
 
         await DBOS.resume_workflow_async(workflow_id, queue_name=queue)
@@ -363,7 +369,7 @@ def _read_no_pickles() -> None:
 
 
 async def run_step(name: str, work: Callable[[], Awaitable[T]], retries: Retries | None = None) -> T:
-    """Run `work` as a step of the workflow we are in: what it returned once is returned for ever.
+    """Run `work` as a step of the workflow we are in: what it returned the first time is what it returns.
 
     Raises:
         Superseded: another process has the workflow now, and what `work` returned was not written down.

@@ -1,7 +1,7 @@
 """Who lives: a heartbeat of this process, and taking over the jobs of processes that died.
 
 A process is dead when its heartbeat is older than `DEAD_AFTER_S`, or at once when it ran on this machine and its pid is
-gone or is another process's by now. The heartbeat has a thread and a connection of its own: neither inference nor a
+gone or is another process's by now. The heartbeat has its own thread and connection: neither inference nor a
 busy event loop can hold it up.
 """
 
@@ -13,19 +13,18 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import sqlalchemy as sa
+from sqlalchemy import create_engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from backend.database import workers
 from backend.database.models import Worker
 from backend.database.session import sync_url
-from backend.database.workers import database_now
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +57,8 @@ def is_dead(worker: Worker, now: datetime, steady_s: float) -> bool:
 
     Args:
         now: by the clock of the database, as the heartbeats are.
-        steady_s: for how long this process has reached the database. Nobody can have given a sign of life while it was
-            away, so silence counts only after that.
+        steady_s: for how long this process has reached the database. No process can have given a sign of life while
+            it was away, so silence counts only after that.
     """
     if steady_s > DEAD_AFTER_S and now - worker.heartbeat_at > timedelta(seconds=DEAD_AFTER_S):
         return True
@@ -77,8 +76,8 @@ class Heartbeat:
     """
 
     def __init__(self, database_url: str, identity: ProcessIdentity, queues: Sequence[str]) -> None:
-        self._engine = sa.create_engine(sync_url(database_url), poolclass=NullPool)
-        self._identity = identity
+        self._engine = create_engine(sync_url(database_url), poolclass=NullPool)
+        self.identity = identity
         self._queues = list(queues)
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -101,53 +100,46 @@ class Heartbeat:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop and unregister: whoever looks next takes over at once what is left."""
+        """Stop and unregister, so that other processes take over at once what is left."""
         self._stopped.set()
         if self._thread is not None:
             self._thread.join(BEAT_EVERY_S)
-        with _logged("unregister"), self._engine.begin() as connection:
-            connection.execute(sa.delete(Worker).where(Worker.id == self._identity.id))
+        try:
+            with self._engine.begin() as connection:
+                workers.unregister(connection, self.identity.id)
+        except SQLAlchemyError as error:
+            logger.warning("this process could not unregister; others will find it dead: %s", error)
         self._engine.dispose()
 
     def beat(self) -> None:
         """One sign of life. A process that was thought dead registers again."""
-        now = database_now(self._engine.dialect.name)
         try:
             with self._engine.begin() as connection:
-                known = connection.execute(
-                    sa.update(Worker).where(Worker.id == self._identity.id).values(heartbeat_at=now)
-                ).rowcount
-                if not known:
-                    connection.execute(sa.insert(Worker).values(**self._row(now)))
+                workers.record_heartbeat(connection, self.identity.id, self._values())
         except SQLAlchemyError:
             self._steady_since = math.inf
             raise
         self._steady_since = min(self._steady_since, time.monotonic())
 
-    def _row(self, now: object) -> dict[str, object]:
+    def _values(self) -> dict[str, object]:
         return {
-            "id": self._identity.id,
-            "host": self._identity.host,
-            "boot_id": self._identity.boot_id,
-            "pid": self._identity.pid,
+            "host": self.identity.host,
+            "boot_id": self.identity.boot_id,
+            "pid": self.identity.pid,
             "queues": self._queues,
             "started_at": self._started_at,
-            "heartbeat_at": now,
         }
 
     def _run(self) -> None:
+        beats = True
         while not self._stopped.wait(BEAT_EVERY_S):
-            with _logged("beat"):
+            try:
                 self.beat()
-
-
-@contextmanager
-def _logged(what: str) -> Iterator[None]:
-    """The database may be away for a while; the next beat tries again."""
-    try:
-        yield
-    except SQLAlchemyError as error:
-        logger.warning("could not %s in the table of workers: %s", what, error)
+                beats = True
+            except SQLAlchemyError as error:
+                if beats:
+                    logger.warning("this process cannot say that it lives, and goes on trying: %s", error)
+                beats = False
 
 
 def _boot_id() -> str:
@@ -164,7 +156,7 @@ def _pid_namespace() -> str:
 
 
 def _started_at(pid: int) -> str:
-    """When a process began, in clock ticks since the machine did; empty if there is none with this pid."""
+    """When a process began, in clock ticks since the machine did; empty if no process has this pid."""
     try:
         # The name, in brackets, may hold anything; after it come the state and, 19 later, the start (proc_pid_stat(5)).
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 
 from backend.database import objects
 from backend.database.models import Job, StoredObjectRow
@@ -18,8 +19,8 @@ from backend.errors import (
     StorageMisconfigured,
     StorageUnavailable,
 )
-from backend.services.storage import SpooledFile, StorageService
-from backend.services.storage.values import Expected, LocalFile
+from backend.services.storage import Mover, SpooledFile, StorageService
+from backend.services.storage.spool.accepted import AcceptedRecordings
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +33,18 @@ class OutOfReach(Exception):
 
 
 class Recordings:
-    def __init__(self, storage: StorageService, database: Database) -> None:
+    """
+    Args:
+        storage: has recordings that were stored on arrival.
+        accepted: has those that wait in the spool.
+        mover: knows which of them will move.
+        database: has the rows.
+    """
+
+    def __init__(self, storage: StorageService, accepted: AcceptedRecordings, mover: Mover, database: Database) -> None:
         self._storage = storage
+        self._accepted = accepted
+        self._mover = mover
         self._database = database
 
     @asynccontextmanager
@@ -63,27 +74,21 @@ class Recordings:
                 logger.warning("waiting for the recording of job %s: %s", job.id, error)
             except (ObjectMissing, StorageMisconfigured, StorageFull) as error:
                 if row is None or not self._will_move(row):
-                    remedy = f" {REMEDY}" if row is not None and row.store == "local" else ""
+                    remedy = f" {REMEDY}" if row is not None and row.store in self._mover.sources else ""
                     raise OutOfReach(f"{error}{remedy}") from error
                 logger.warning("waiting until the recording of job %s has moved to S3: %s", job.id, error)
             await asyncio.sleep(ASK_AGAIN_AFTER_S)
 
     async def _find_row(self, job: Job) -> StoredObjectRow | None:
-        """Where it is by now: what was saved locally during an outage of S3 moves there after it."""
+        """Where it is now: objects that were saved locally during an outage of S3 move there after it."""
         async with self._database.transaction() as session:
-            rows = await objects.list_objects(session, job.conversation_id)
-        return next((row for row in rows if row.kind == "audio"), None)
+            return await objects.find_audio(session, job.conversation_id)
 
     async def _read(self, stack: AsyncExitStack, job: Job, row: StoredObjectRow | None) -> SpooledFile:
         if row is None:
-            return await self._storage.accepted.get(job.id, job.size_bytes, job.sha256)
-        expected = Expected(row.size_bytes, row.sha256)
-        if row.store == "local":
-            found = await self._storage.access(row.locator, filename="", content_type="", expected=expected)
-            assert isinstance(found, LocalFile)
-            return SpooledFile(found.path, row.size_bytes, row.sha256)
-        chunks = self._storage.open(row.locator, expected=expected)
-        return await stack.enter_async_context(self._storage.spool(chunks))
+            return await self._accepted.get(job.id, job.size_bytes, job.sha256)
+        expected = replace(objects.expected_of(row), saved_at=None)  # hashed whole, however old and large
+        return await stack.enter_async_context(self._storage.as_file(row.locator, expected))
 
     def _will_move(self, row: StoredObjectRow) -> bool:
-        return row.store == "local" and row.parked is None and self._storage.mover.has_target
+        return row.parked is None and self._mover.will_move(row.store)

@@ -26,7 +26,7 @@ class Interruption(StrEnum):
     """Why a running job is stopped from outside."""
 
     LOST = "lost"
-    """Cancelled, deleted or taken over: whatever it does is not wanted any more."""
+    """Cancelled, deleted or taken over: its result is not wanted any more."""
 
     STOPPING = "stopping"
     """This process ends; another one goes on."""
@@ -62,7 +62,7 @@ class JobProgress:
             return overall_progress(self._stages)
 
     def note(self, stage: str, fraction: float) -> None:
-        """Take note, and stop whoever tells if the job is not to go on.
+        """Take note, and stop the caller if the job is not to go on.
 
         Raises:
             Interrupted

@@ -1,47 +1,44 @@
-"""Tells whoever waits for jobs when something about them changes: one question to the database for all who wait."""
+"""Wakes the callers that wait for jobs when a job changes, with one query for all of them."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import defaultdict
-from typing import Self
 
-from backend.concurrency.rounds import Rounds
 from backend.database import jobs
-from backend.database.models import Job, JobStatus
 from backend.database.session import Database
+from backend.domain.states.jobs import JobStatus
 from backend.errors import DatabaseUnavailable
+from backend.services.jobs.schedule.log import IDLE, Outcome
+from backend.services.jobs.views import JobView
+from backend.services.speech.values import StageProgress
 
-logger = logging.getLogger(__name__)
-
-POLL_S = 0.5
 PLACE_EVERY_LOOKS = 5
-"""How often whoever waits for a job that waits itself looks at its place in the queue."""
+"""The place of a waiting job changes without its row, so its callers are woken at every fifth look."""
 
 
 class JobWatch:
-    """Works while its context is open, and asks nothing while nobody waits."""
+    """Asks nothing while no caller waits. The schedule calls `look`.
+
+    Attributes:
+        reports: by job, what to call at its stages if it runs in this process.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.reports: dict[str, StageProgress] = {}
         self._waiting: defaultdict[str, dict[asyncio.Future[None], jobs.Seen]] = defaultdict(dict)
         self._looks = 0
-        self._rounds = Rounds("looking at jobs", self._look, lambda: POLL_S)
 
-    async def __aenter__(self) -> Self:
-        self._rounds.start()
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
+    def close(self) -> None:
+        """Wake every caller that waits."""
         for job_id in [*self._waiting]:
             self.wake(job_id)
-        await self._rounds.stop()
 
-    async def change(self, job: Job) -> None:
-        """Return when a job's row may be another one than this."""
+    async def change(self, job: JobView) -> None:
+        """Return when a job's row may have changed."""
         changed = asyncio.get_running_loop().create_future()
-        self._waiting[job.id][changed] = jobs.seen(job)
+        self._waiting[job.id][changed] = (job.status, job.stage, job.progress, job.attempt)
         try:
             await changed
         finally:
@@ -50,23 +47,34 @@ class JobWatch:
                 del self._waiting[job.id]
 
     def wake(self, job_id: str) -> None:
-        """Something has happened to a job in this process."""
+        """Wake the callers that wait for a job, because it changed in this process."""
         for changed in self._waiting.get(job_id, {}):
             if not changed.done():
                 changed.set_result(None)
 
-    async def _look(self) -> None:
+    def end(self, job_id: str) -> None:
+        """Wake the callers that wait for a job that has ended in this process, and report no more of its stages."""
+        self.reports.pop(job_id, None)
+        self.wake(job_id)
+
+    async def look(self) -> Outcome:
+        """Wake the callers whose job has changed.
+
+        Raises:
+            DatabaseUnavailable: every caller is woken, to ask the database.
+        """
         if not self._waiting:
-            return
+            return IDLE
         self._looks += 1
         try:
             async with self._database.transaction() as session:
                 found = await jobs.list_seen(session, [*self._waiting])
-        except DatabaseUnavailable as error:
-            logger.warning("whoever waits for a job learns it from the database: %s", error)
-            found = {}
+        except DatabaseUnavailable:
+            self.close()
+            raise
         for job_id, waiters in [*self._waiting.items()]:
             now = found.get(job_id)
             waits = now is not None and now[0] == JobStatus.QUEUED and self._looks % PLACE_EVERY_LOOKS == 0
             if waits or any(was != now for was in waiters.values()):
                 self.wake(job_id)
+        return Outcome({"jobs": len(found)})

@@ -13,9 +13,9 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import cast
 
 from backend.concurrency.rate import RateLimit
 from backend.database import objects
@@ -35,15 +35,14 @@ from backend.errors import (
 from backend.observability.metrics import Metrics
 from backend.services.lifecycle.leftovers import sweep
 from backend.services.lifecycle.reports import Backlog, DrainOutcome, DrainReport, DrainResult
-from backend.services.storage import StorageService, StoredObject, VerifiedFile
-from backend.services.storage.values import ObjectKind
+from backend.services.storage import Mover, StorageService, StoredObject, VerifiedFile
 
 __all__ = ["Backlog", "DrainOutcome", "DrainReport", "DrainResult", "DrainService"]
 
 logger = logging.getLogger(__name__)
 
 PAGE = 200
-"""So many rows are read at once."""
+"""The number of rows that are read at once."""
 
 FAILED_AGAIN_AFTER_S = 300.0
 
@@ -58,9 +57,10 @@ class DrainService:
     """Moves objects from the local folder to the primary store. Safe to run in several processes at once.
 
     Args:
-        storage: knows both places.
+        storage: deletes what has moved.
+        mover: copies to the primary store.
         database: the rows, which say where each object is.
-        metrics: is told what moved, and how much waits.
+        metrics: counts what moved.
         concurrency: objects on their way at once.
         max_bytes_per_s: what this process sends at most, over some seconds; 0: as much as it can.
     """
@@ -68,6 +68,7 @@ class DrainService:
     def __init__(
         self,
         storage: StorageService,
+        mover: Mover,
         database: Database,
         metrics: Metrics,
         *,
@@ -75,6 +76,7 @@ class DrainService:
         max_bytes_per_s: int = 0,
     ) -> None:
         self._storage = storage
+        self._mover = mover
         self._database = database
         self._metrics = metrics
         self._concurrency = concurrency
@@ -84,19 +86,17 @@ class DrainService:
         self._swept = False
 
     async def backlog(self) -> Backlog:
-        """What waits at this moment.
+        """What waits now.
 
         Raises:
             DatabaseUnavailable
         """
-        found = Backlog()
-        if self._storage.mover.has_target:
-            async with self._database.transaction() as session:
-                local = await objects.count_local(session)
-            age_s = (datetime.now(UTC) - local.oldest_at).total_seconds() if local.oldest_at else 0.0
-            found = Backlog(local.objects, local.bytes, local.parked, round(max(0.0, age_s), 1))
-        self._metrics.backlog(found.objects, found.bytes, found.parked, found.oldest_s)
-        return found
+        if not self._mover.has_target:
+            return Backlog()
+        async with self._database.transaction() as session:
+            local = await objects.count_local(session, self._mover.sources)
+        age_s = (datetime.now(UTC) - local.oldest_at).total_seconds() if local.oldest_at else 0.0
+        return Backlog(local.objects, local.bytes, local.parked, round(max(0.0, age_s), 1))
 
     async def pending(self, limit: int = PAGE, after: int = 0) -> Sequence[StoredObjectRow]:
         """Objects that wait, oldest first, beginning after an id; none where they belong on the local disk.
@@ -104,10 +104,10 @@ class DrainService:
         Raises:
             DatabaseUnavailable
         """
-        if not self._storage.mover.has_target:
+        if not self._mover.has_target:
             return ()
         async with self._database.transaction() as session:
-            return await objects.list_local(session, after=after, limit=limit)
+            return await objects.list_local(session, self._mover.sources, after=after, limit=limit)
 
     async def retry_parked(self) -> int:
         """Let everything that is parked, or failed, be tried again; returns how many were parked.
@@ -117,7 +117,7 @@ class DrainService:
         """
         self._not_before.clear()
         async with self._database.transaction() as session:
-            return await objects.unpark_all(session)
+            return await objects.unpark_all(session, self._mover.sources)
 
     async def drain_all(
         self,
@@ -132,7 +132,7 @@ class DrainService:
         Args:
             concurrency: default: as configured.
             max_bytes_per_s: default: as configured; 0: as much as it can.
-            max_seconds: begin with no object after so long.
+            max_seconds: the time after which no further object is begun.
             progress: called after each object.
         """
         pace = self._pace if max_bytes_per_s is None else RateLimit(max_bytes_per_s)
@@ -161,7 +161,7 @@ class DrainService:
         return report
 
     async def drain_object(self, object_id: int) -> DrainOutcome:
-        """Move one object. May be repeated after whatever happened to the last attempt.
+        """Move one object. May be repeated, however the last attempt ended.
 
         Raises:
             StorageError: S3 is in trouble; the object stays where it is.
@@ -171,16 +171,16 @@ class DrainService:
 
     async def _sweep_once(self) -> None:
         """Leftovers come of processes that were killed: one look after the start is enough, if it succeeds."""
-        if self._swept or not self._storage.mover.has_target:
+        if self._swept or not self._mover.has_target:
             return
         try:
-            await sweep(self._storage, self._database)
+            await sweep(self._storage, self._mover, self._database)
             self._swept = True
         except (StorageError, DatabaseUnavailable) as error:
             logger.warning("local files that moved to S3 earlier were not swept up yet: %s", error)
 
     async def _drain_once(self, object_id: int, pace: RateLimit, row: StoredObjectRow | None = None) -> DrainOutcome:
-        if not self._storage.mover.has_target or self._is_busy(object_id):
+        if not self._mover.has_target or self._is_busy(object_id):
             return DrainOutcome(object_id, DrainResult.SKIPPED)
         self._in_flight.add(object_id)
         try:
@@ -195,29 +195,30 @@ class DrainService:
         return object_id in self._in_flight or self._not_before.get(object_id, 0.0) > time.monotonic()
 
     async def _drain(self, row: StoredObjectRow, pace: RateLimit) -> DrainOutcome:
-        if (trouble := self._storage.mover.trouble) is not None:
+        if (trouble := self._mover.trouble) is not None:
             raise trouble
-        try:
-            stored = self._stored(row)
-            file = await self._storage.mover.verified_file(stored)
-        except (ObjectCorrupt, InvalidInput) as error:
-            return await self._park(row, str(error))
-        except StorageError as error:
-            return await self._stay(row, error)
-        return await self._send(row, stored, file, pace)
+        async with AsyncExitStack() as stack:
+            try:
+                stored = objects.stored_of(row, self._storage.key(row.locator))
+                file = await stack.enter_async_context(self._mover.verified_file(stored))
+            except (ObjectCorrupt, InvalidInput) as error:
+                return await self._park(row, str(error))
+            except StorageError as error:
+                return await self._stay(row, error)
+            return await self._send(row, stored, file, pace)
 
     async def _send(
         self, row: StoredObjectRow, stored: StoredObject, file: VerifiedFile, pace: RateLimit
     ) -> DrainOutcome:
         try:
-            copy = await self._storage.mover.copy(file, stored, at=row.created_at, max_bytes_per_s=pace.max_bytes_per_s)
+            copy = await self._mover.copy(file, stored, at=row.created_at, max_bytes_per_s=pace.max_bytes_per_s)
         except CONCERNS_ALL:
             raise
         except ObjectMissing as error:
             return await self._stay(row, error)
         except (StorageError, ObjectExists) as error:
             return await self._park(row, str(error))
-        if not await self._storage.mover.is_unchanged(file):
+        if not await self._mover.is_unchanged(file):
             await self._drop(row, copy)
             return await self._park(row, f"{row.locator} was changed while it was copied to {copy.locator}.")
         return await self._switch(row, copy)
@@ -237,7 +238,7 @@ class DrainService:
         return DrainOutcome(row.id, DrainResult.MOVED, copy.locator, row.size_bytes)
 
     async def _drop(self, row: StoredObjectRow, copy: StoredObject) -> None:
-        """Delete a copy that no row names: the conversation was deleted meanwhile. Another drain's copy stays."""
+        """Delete a copy that no row names: the conversation was deleted in the meantime. Another drain's copy stays."""
         async with self._database.transaction() as session:
             in_use = await objects.is_in_use(session, row.conversation_id, copy.locator)
         if in_use:
@@ -255,7 +256,7 @@ class DrainService:
         return DrainOutcome(row.id, DrainResult.PARKED, row.locator, reason=reason)
 
     async def _stay(self, row: StoredObjectRow, error: StorageError) -> DrainOutcome:
-        """The file cannot be read. It may have moved or been deleted at this moment, or lie on another machine."""
+        """The file cannot be read. It may just have moved or been deleted, or lie on another machine."""
         now = await self._find(row.id)
         if now is None or now.locator != row.locator:
             return DrainOutcome(row.id, DrainResult.SKIPPED)
@@ -265,14 +266,7 @@ class DrainService:
 
     async def _find(self, object_id: int) -> StoredObjectRow | None:
         async with self._database.transaction() as session:
-            return await objects.find_local(session, object_id)
-
-    def _stored(self, row: StoredObjectRow) -> StoredObject:
-        kind = cast(ObjectKind, row.kind)
-        key = self._storage.key(row.locator)
-        return StoredObject(
-            row.locator, row.store, key, kind, row.size_bytes, row.sha256, row.content_type, version=row.version
-        )
+            return await objects.find_local(session, self._mover.sources, object_id)
 
 
 class _Queue:

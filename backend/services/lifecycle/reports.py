@@ -9,7 +9,7 @@ from enum import StrEnum
 class DrainResult(StrEnum):
     MOVED = "moved"
     SKIPPED = "skipped"
-    """Nothing to do: it was moved or deleted meanwhile, or somebody is at it."""
+    """Nothing to do: the object was moved or deleted, or another process is moving it."""
     PARKED = "parked"
     """It cannot move; its row says why, and it is not tried again before `retry_parked`."""
     FAILED = "failed"
@@ -52,7 +52,7 @@ class Backlog:
     Attributes:
         objects: how many are on the local disk.
         bytes: their size together.
-        parked: how many of them do not move until somebody looks at them.
+        parked: how many of them need an operator before they move.
         oldest_s: how long the oldest of the others has been waiting.
     """
 

@@ -16,8 +16,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.database import conversations
-from backend.database.models import Conversation, ConversationStatus, Participant, Person, VoicePrint
+from backend.database.models import Conversation, Participant, Person, VoicePrint
 from backend.database.people import (
+    delete_person,
     delete_voices,
     delete_voices_of,
     find_participant_voice,
@@ -29,8 +30,10 @@ from backend.database.people import (
     participant_voices,
 )
 from backend.database.session import Database
+from backend.domain.states.conversations import ConversationStatus
 from backend.domain.voices import SpeakerIdentity, Voice, person_name, recognise, resembling, show_names
 from backend.errors import Conflict, NotFound
+from backend.services.people.views import PersonView, view_of
 from backend.services.speech.values import SpeechResult
 
 Prints = dict[str, list[Voice]]
@@ -46,12 +49,12 @@ class PeopleService:
         self._database = database
         self._enabled = enabled
 
-    async def create(self, name: str) -> Person:
+    async def create(self, name: str) -> PersonView:
         """A person without a voice yet.
 
         Raises:
             InvalidInput: not a name that a transcript can show.
-            Conflict: somebody else has it.
+            Conflict: another person has this name.
         """
         self._check_enabled()
         person = Person(id=f"person_{uuid4().hex}", name=person_name(name), created_at=datetime.now(UTC), prints=[])
@@ -63,15 +66,16 @@ class PeopleService:
                 f"There is a person called {person.name!r} already. Choose another name, so that transcripts tell the "
                 "two apart."
             ) from error
-        return person
+        return view_of(person)
 
-    async def list(self, *, limit: int, offset: int) -> tuple[Sequence[Person], int]:
+    async def list(self, *, limit: int, offset: int) -> tuple[Sequence[PersonView], int]:
         """A page of people with their prints, by name, and the number of all."""
         self._check_enabled()
         async with self._database.transaction() as session:
-            return await list_people(session, limit=limit, offset=offset)
+            rows, total = await list_people(session, limit=limit, offset=offset)
+            return [view_of(row) for row in rows], total
 
-    async def get(self, person_id: str) -> Person:
+    async def get(self, person_id: str) -> PersonView:
         """One person with their prints.
 
         Raises:
@@ -79,9 +83,9 @@ class PeopleService:
         """
         self._check_enabled()
         async with self._database.transaction() as session:
-            return await get_person(session, person_id)
+            return view_of(await get_person(session, person_id))
 
-    async def add_voice(self, person_id: str, conversation_id: str, speaker: str) -> Person:
+    async def add_voice(self, person_id: str, conversation_id: str, speaker: str) -> PersonView:
         """Enrol a person with the voice of a speaker; doing so twice changes nothing.
 
         Args:
@@ -92,7 +96,7 @@ class PeopleService:
 
         Raises:
             NotFound: no such person, conversation, or speaker in it.
-            Conflict: no voice of this speaker is stored, or it is somebody else's.
+            Conflict: no voice of this speaker is stored, or it is another person's.
         """
         self._check_enabled()
         try:
@@ -103,7 +107,7 @@ class PeopleService:
                 await self._enrol(session, person, conversation, participant)
         except IntegrityError as error:  # on SQLite nothing locks what was read
             raise NotFound("The person or the conversation was deleted in this moment.") from error
-        return person
+        return view_of(person)
 
     async def delete(self, person_id: str) -> None:
         """Forget a person: voices, prints, the row. Also possible while known voices are off.
@@ -114,7 +118,7 @@ class PeopleService:
         async with self._database.transaction() as session:
             person = await self._get_to_forget(session, person_id)
             await self._erase(session, person)
-            await session.delete(person)
+            await delete_person(session, person)
 
     async def delete_voice(self, person_id: str) -> None:
         """Forget how a person sounds, and keep the name. Also possible while known voices are off.
@@ -152,7 +156,7 @@ class PeopleService:
             )
 
     async def _get_to_forget(self, session: AsyncSession, person_id: str) -> Person:
-        """Whoever is there can be forgotten; that nobody is there is told only while known voices are on."""
+        """People can always be deleted. A missing person is reported only while known voices are enabled."""
         try:
             return await get_person(session, person_id, lock=True)
         except NotFound:

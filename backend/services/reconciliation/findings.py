@@ -26,7 +26,7 @@ class FindingKind(StrEnum):
     STALE_SPOOL_FILE = "stale_spool_file"
     """What is left of an upload whose process died."""
     UNFINISHED_UPLOAD = "unfinished_upload"
-    """Parts of an upload to S3 that nobody will complete."""
+    """Parts of an abandoned upload to S3."""
 
 
 Subject = ObjectRecord | ListedObject | SpoolFile | UnfinishedMultipart
@@ -60,7 +60,7 @@ class Grace:
 
 @dataclass(slots=True)
 class Checked:
-    """How much was looked at. `foreign` are objects whose key Aperta would not give; nobody touches them."""
+    """How much was looked at. `foreign` are objects whose key Aperta would not give; they are never touched."""
 
     rows: int = 0
     objects: int = 0
@@ -72,7 +72,7 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class Unchecked:
-    """What could not be looked at, and why; `objects` is 0 if nobody knows how many that are."""
+    """What could not be looked at, and why; `objects` is 0 if their number is unknown."""
 
     store: str
     objects: int
@@ -96,7 +96,7 @@ class UncheckedTally:
 
 @dataclass(frozen=True, slots=True)
 class PassProgress:
-    """How far a look has come: `done` of `total` things of a phase; None if nobody knows how many there are."""
+    """How far a pass has come: `done` of `total` things of a phase; None if their number is unknown."""
 
     phase: str
     done: int

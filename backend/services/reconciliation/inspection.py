@@ -23,9 +23,10 @@ from backend.services.reconciliation.findings import (
     UncheckedTally,
     ignore_progress,
 )
-from backend.services.reconciliation.reading import sha256_of
-from backend.services.storage import ListedObject, ObjectStore, StorageService
+from backend.services.storage import ListedObject, ObjectStore, Stores
+from backend.services.storage.integrity import sha256_of
 from backend.services.storage.keys import parse_key
+from backend.services.storage.spool.temporary import Spool
 from backend.services.storage.values import ObjectKind
 
 T = TypeVar("T")
@@ -33,7 +34,7 @@ T = TypeVar("T")
 BATCH = 1000
 """Rows and objects that are compared at once."""
 DEEP_SHARE = 20
-"""A deep look takes so much fewer at once: one that is bounded in time should not overstep it by much."""
+"""A deep look takes smaller batches, so that one bounded in time oversteps its bound only a little."""
 READERS = 4
 
 _Phase = Callable[[str], AsyncIterator[tuple[list[Finding], str]]]
@@ -50,8 +51,8 @@ class Batch:
 class Inspection:
     """One look at everything.
 
-    Every suspicion is held against the rows a second time before it is told, because recordings arrive, move and go
-    meanwhile.
+    Every suspicion is compared with the rows a second time before it is reported, because recordings arrive, move and
+    are deleted during the pass.
 
     Args:
         deep: also read every object and compare its SHA-256.
@@ -67,7 +68,8 @@ class Inspection:
 
     def __init__(
         self,
-        storage: StorageService,
+        stores: Stores,
+        spool: Spool,
         database: Database,
         *,
         deep: bool = False,
@@ -76,7 +78,8 @@ class Inspection:
         progress: ReportProgress = ignore_progress,
         batch: int = BATCH,
     ) -> None:
-        self._storage = storage
+        self._stores = stores
+        self._spool = spool
         self._database = database
         self._deep = deep
         self._batch = batch
@@ -95,7 +98,7 @@ class Inspection:
             cursor: where an earlier inspection stopped.
 
         Raises:
-            InvalidInput: the cursor is none.
+            InvalidInput: the cursor is malformed.
             DatabaseUnavailable
         """
         phases = self._phases()
@@ -113,12 +116,12 @@ class Inspection:
         def uploads(store: ObjectStore) -> _Phase:
             return lambda _: self._look_at_uploads(store)
 
-        stores = self._storage.stores
+        stores = self._stores.all
         return {
             "rows": self._look_at_rows,
             **{f"objects/{store.name}": objects(store) for store in stores},
             "spool": self._look_at_spool,
-            **{f"uploads/{store.name}": uploads(store) for store in stores},
+            **{f"uploads/{store.name}": uploads(store) for store in stores if store.traits.takes_parts},
         }
 
     async def _look_at_rows(self, after: str) -> AsyncIterator[tuple[list[Finding], str]]:
@@ -140,7 +143,7 @@ class Inspection:
         groups: dict[str, tuple[ObjectStore, list[ObjectRecord]]] = {}
         for record in records:
             try:
-                store = self._storage.store_of(record.locator)
+                store = self._stores.get_owner(record.locator)
             except AppError as error:
                 self.unchecked.add(record.store, 1, error)
                 continue
@@ -246,7 +249,7 @@ class Inspection:
 
     async def _look_at_spool(self, _after: str) -> AsyncIterator[tuple[list[Finding], str]]:
         try:
-            files = await self._storage.spool_files.list_files()
+            files = await self._spool.list_files()
         except StorageError as error:
             self.unchecked.add("spool", 0, error)
             return
@@ -326,7 +329,7 @@ def _last_part(name: str) -> str:
 
 
 async def in_batches(items: AsyncIterator[T], size: int = BATCH) -> AsyncIterator[list[T]]:
-    """Gather items into lists of so many."""
+    """Gather items into lists of `size`."""
     batch: list[T] = []
     async for item in items:
         batch.append(item)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
+from backend.domain.lifecycle import Retention
 from backend.errors import StorageError
 from backend.services.reconciliation.findings import Unchecked, UncheckedTally
-from backend.services.storage import StorageService
+from backend.services.storage import Stores
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +26,15 @@ class EmptyingReport:
         return 2 if self.unchecked else 0
 
 
-async def empty_quarantine(storage: StorageService, *, older_than_s: float, apply: bool) -> EmptyingReport:
-    """Delete what has been in the quarantine for so long."""
-    latest = datetime.now(UTC) - timedelta(seconds=older_than_s)
+async def empty_quarantine(stores: Stores, *, older_than_s: float, apply: bool) -> EmptyingReport:
+    """Delete what has been in the quarantine for at least `older_than_s`."""
+    retention, now = Retention(older_than_s), datetime.now(UTC)
     count = size_bytes = 0
     unchecked = UncheckedTally()
-    for store in storage.stores:
+    for store in stores.all:
         try:
             async for item in store.iterate_quarantine():
-                if item.modified_at > latest:
+                if not retention.expired(item.modified_at, now):
                     continue
                 if apply:
                     await store.delete_quarantined(item.locator)

@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from backend.database import reconciliation
-from backend.database.models import ConversationStatus
 from backend.database.session import Database
+from backend.domain.states.conversations import ConversationStatus
 from backend.errors import InvalidInput, StorageError
 from backend.services.reconciliation.findings import (
     PassProgress,
@@ -20,12 +20,12 @@ from backend.services.reconciliation.findings import (
 )
 from backend.services.reconciliation.inspection import in_batches
 from backend.services.reconciliation.restore import FoundManifest, Restorer, kind_of
-from backend.services.storage import ListedObject, ObjectStore, StorageService
+from backend.services.storage import ListedObject, ObjectStore, Stores
 from backend.services.storage.keys import parse_key
 
 READERS = 8
 MAX_TOLD = 1000
-"""So many conversations are told one by one; all are counted."""
+"""Gaps that a report lists; all are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +70,14 @@ class RebuildReport:
 
 
 class Rebuild:
-    """One pass over all stores; may be repeated, since what is there is left alone."""
+    """One pass over all stores; may be repeated, since existing rows are left alone."""
 
     def __init__(
-        self, storage: StorageService, database: Database, *, apply: bool, progress: ReportProgress = ignore_progress
+        self, stores: Stores, database: Database, *, apply: bool, progress: ReportProgress = ignore_progress
     ) -> None:
-        self._storage = storage
+        self._stores = stores
         self._database = database
-        self._restorer = Restorer(storage, database, apply=apply)
+        self._restorer = Restorer(stores, database, apply=apply)
         self._progress = progress
         self._unchecked = UncheckedTally()
         self._report = RebuildReport(applied=apply)
@@ -92,7 +92,7 @@ class Rebuild:
             DatabaseUnavailable
         """
         began = time.perf_counter()
-        for store in self._storage.stores:
+        for store in self._stores.all:
             try:
                 async for listed in in_batches(store.iterate()):
                     await self._take(store, listed)

@@ -1,6 +1,6 @@
 """Repair: what an inspection finds is put right as far as that loses nothing. Dry unless told otherwise.
 
-Nothing is deleted that might be somebody's recording: what belongs to nobody goes to the quarantine.
+Nothing that may be a recording is deleted: objects without an owner go to the quarantine.
 """
 
 from __future__ import annotations
@@ -15,23 +15,22 @@ from typing import assert_never, cast
 
 from backend.concurrency.rate import RateLimit
 from backend.database import objects, reconciliation
-from backend.database.models import StoredObjectRow
 from backend.database.reconciliation import ObjectRecord
 from backend.database.session import Database
 from backend.domain.filenames import guess_media_type
 from backend.errors import Conflict, NewerManifest, StorageError
 from backend.services.reconciliation.findings import Finding, FindingKind, Unchecked
 from backend.services.reconciliation.inspection import Inspection
-from backend.services.reconciliation.reading import sha256_of
 from backend.services.reconciliation.restore import FoundManifest, Restorer, kind_of, lost
 from backend.services.reconciliation.verify import Bounds
-from backend.services.storage import ListedObject, ObjectStore, StorageService, UnfinishedMultipart
+from backend.services.storage import ListedObject, ObjectStore, StoredObject, Stores, UnfinishedMultipart
+from backend.services.storage.integrity import sha256_of
 from backend.services.storage.keys import distinct_key
-from backend.services.storage.spool.temporary import SpoolFile
+from backend.services.storage.spool.temporary import Spool, SpoolFile
 from backend.services.storage.values import ObjectKind
 
 MAX_ACTIONS = 1000
-"""So many are told one by one; all are counted."""
+"""At most this many are listed; all are counted."""
 
 
 class ActionKind(StrEnum):
@@ -109,26 +108,28 @@ class Repair:
 
     def __init__(
         self,
-        storage: StorageService,
+        stores: Stores,
+        spool: Spool,
         database: Database,
         inspection: Inspection,
         *,
         apply: bool,
         pace: RateLimit | None = None,
     ) -> None:
-        self._storage = storage
+        self._stores = stores
+        self._spool = spool
         self._database = database
         self._inspection = inspection
         self._apply = apply
         self._pace = pace
-        self._restorer = Restorer(storage, database, apply=apply)
+        self._restorer = Restorer(stores, database, apply=apply)
         self._manifests: tuple[str, FoundManifest | None] = ("", None)
 
     async def run(self, bounds: Bounds) -> RepairReport:
         """Repair what the inspection finds within the bounds.
 
         Raises:
-            InvalidInput: the cursor is none.
+            InvalidInput: the cursor is malformed.
             DatabaseUnavailable
         """
         began = time.perf_counter()
@@ -174,7 +175,7 @@ class Repair:
             return await self._repair_orphan(finding, subject)
         if isinstance(subject, SpoolFile):
             if self._apply:
-                await self._storage.spool_files.remove(subject.name)
+                await self._spool.remove(subject.name)
             return _action(ActionKind.REMOVE, finding, finding.detail)
         if isinstance(subject, UnfinishedMultipart):
             if self._apply:
@@ -201,8 +202,8 @@ class Repair:
         return _action(ActionKind.MARK_LOST, finding, f"{finding.detail} No store has an intact copy.")
 
     async def _find_copy(self, record: ObjectRecord) -> tuple[ObjectStore, str] | None:
-        key = self._storage.key(record.locator)
-        for store in self._storage.stores:
+        key = self._stores.get_owner(record.locator).key(record.locator)
+        for store in self._stores.all:
             for name in (key, distinct_key(key, record.sha256[:12])):
                 locator = store.locator(cast(ObjectKind, record.kind), name)
                 if locator == record.locator:
@@ -216,12 +217,7 @@ class Repair:
 
     async def _point_to(self, record: ObjectRecord, store: ObjectStore, locator: str) -> None:
         async with self._database.transaction() as session:
-            row = await session.get(StoredObjectRow, record.id)
-            if row is None or row.locator != record.locator:
-                raise Conflict(f"{record.locator} moved at this moment.")
-            session.expunge(row)  # `switch` goes by what the row said before it
-            if not await objects.switch(session, row, store=store.name, locator=locator, version=None):
-                raise Conflict(f"{record.conversation_id} is being deleted.")
+            await reconciliation.point_to(session, record, store=store.name, locator=locator)
 
     async def _repair_orphan(self, finding: Finding, item: ListedObject) -> Action:
         store, conversation_id = self._store(finding), finding.conversation_id or ""
@@ -243,18 +239,10 @@ class Repair:
         return _action(ActionKind.REATTACH, finding, f"Its conversation has no {kind}.")
 
     async def _attach(self, store: ObjectStore, item: ListedObject, conversation_id: str, kind: ObjectKind) -> None:
-        row = StoredObjectRow(
-            conversation_id=conversation_id,
-            kind=kind,
-            store=store.name,
-            locator=item.locator,
-            size_bytes=item.size_bytes,
-            sha256=await sha256_of(store, item.locator, self._pace),
-            content_type=_content_type(kind, item.key),
-            created_at=datetime.now(UTC),
-        )
+        sha256, content_type = await sha256_of(store, item.locator, self._pace), _content_type(kind, item.key)
+        found = StoredObject(item.locator, store.name, item.key, kind, item.size_bytes, sha256, content_type)
         async with self._database.transaction() as session:
-            await reconciliation.attach(session, row)
+            await reconciliation.attach(session, objects.row_of(found, conversation_id, datetime.now(UTC)))
 
     async def _repair_stray(self, finding: Finding, store: ObjectStore, item: ListedObject) -> Action:
         """An object whose conversation is unknown: its manifest brings that back, if there is one that names it."""
@@ -276,7 +264,7 @@ class Repair:
         return _action(ActionKind.QUARANTINE, finding, why, target=target)
 
     def _store(self, finding: Finding) -> ObjectStore:
-        return next(store for store in self._storage.stores if store.name == finding.store)
+        return self._stores.get(finding.store)
 
 
 _ROW_FINDINGS = (FindingKind.MISSING, FindingKind.WRONG_SIZE, FindingKind.CORRUPT)

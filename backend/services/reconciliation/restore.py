@@ -12,12 +12,13 @@ from sqlalchemy.exc import DBAPIError
 from backend.concurrency.lanes import ThreadLane
 from backend.database import reconciliation
 from backend.database.models import StoredObjectRow
+from backend.database.objects import row_of
 from backend.database.reconciliation import LOST
 from backend.database.session import Database
 from backend.domain.manifest import Manifest, ManifestObject, parse_manifest
 from backend.errors import InvalidInput, NewerManifest, StorageError
 from backend.services.reconciliation.reading import read_manifest_bytes
-from backend.services.storage import ListedObject, ObjectStore, StorageService
+from backend.services.storage import ListedObject, ObjectStore, StoredObject, Stores
 from backend.services.storage.keys import PREFIXES, distinct_key, parse_key
 from backend.services.storage.values import ObjectKind
 
@@ -65,8 +66,8 @@ class Restorer:
         apply: False: find out what would be written, and write nothing.
     """
 
-    def __init__(self, storage: StorageService, database: Database, *, apply: bool) -> None:
-        self._storage = storage
+    def __init__(self, stores: Stores, database: Database, *, apply: bool) -> None:
+        self._stores = stores
         self._database = database
         self._apply = apply
         self._off: dict[str, StorageError] = {}
@@ -75,7 +76,7 @@ class Restorer:
         """Read and understand a manifest.
 
         Raises:
-            InvalidInput: it is none.
+            InvalidInput: it is not a manifest.
             NewerManifest: a newer Aperta wrote it.
             StorageError: it cannot be read.
         """
@@ -91,7 +92,7 @@ class Restorer:
             StorageError: a store cannot be asked.
         """
         found: list[FoundManifest] = []
-        for store in self._storage.stores:
+        for store in self._stores.all:
             async for item in manifests_in(store, conversation_id):
                 try:
                     read = await self.read(store, item.locator)
@@ -108,14 +109,15 @@ class Restorer:
 
         Raises:
             InvalidInput: the database refuses a value.
-            StorageError: a store cannot be asked, so nobody knows where an object is.
+            StorageError: a store cannot be asked, so the place of an object is unknown.
             DatabaseUnavailable
         """
         manifest = found.manifest
         at = manifest.completed_at or manifest.uploaded_at
         located = [(item, await self._locate(item)) for item in manifest.objects]
-        rows = [self._row(manifest, item, place, at) for item, place in located]
-        rows.append(_manifest_row(found, at))
+        stored = [self._stored(item, place) for item, place in located]
+        stored.append(_stored_manifest(found))
+        rows = [row_of(item, manifest.conversation_id, at) for item in stored]
         missing = tuple(item.key for item, place in located if place is None)
         written = not self._apply or await self._insert(manifest, rows)
         return Restored(manifest.conversation_id, written, missing)
@@ -129,7 +131,7 @@ class Restorer:
 
     async def _locate(self, item: ManifestObject) -> tuple[ObjectStore, str] | None:
         """The first place, beginning with the primary store, that has an object of this key and size."""
-        for store in self._storage.stores:
+        for store in self._stores.all:
             if store.name in self._off:
                 continue
             locators = [store.locator(item.kind, key) for key in possible_keys(item)]
@@ -145,21 +147,12 @@ class Restorer:
             raise next(iter(self._off.values()))
         return None
 
-    def _row(
-        self, manifest: Manifest, item: ManifestObject, place: tuple[ObjectStore, str] | None, at: datetime
-    ) -> StoredObjectRow:
-        primary = self._storage.stores[0]
+    def _stored(self, item: ManifestObject, place: tuple[ObjectStore, str] | None) -> StoredObject:
+        primary = self._stores.primary
         store, locator = place or (primary, primary.locator(item.kind, item.key))
-        return StoredObjectRow(
-            conversation_id=manifest.conversation_id,
-            kind=item.kind,
-            store=store.name,
-            locator=locator,
-            size_bytes=item.size_bytes,
-            sha256=item.sha256,
-            content_type=item.content_type,
-            parked=None if place else lost("the manifest names it, and no store has it"),
-            created_at=at,
+        parked = None if place else lost("the manifest names it, and no store has it")
+        return StoredObject(
+            locator, store.name, item.key, item.kind, item.size_bytes, item.sha256, item.content_type, parked=parked
         )
 
 
@@ -187,14 +180,6 @@ async def manifests_in(store: ObjectStore, conversation_id: str) -> AsyncIterato
             yield item
 
 
-def _manifest_row(found: FoundManifest, at: datetime) -> StoredObjectRow:
-    return StoredObjectRow(
-        conversation_id=found.manifest.conversation_id,
-        kind="metadata",
-        store=found.store.name,
-        locator=found.locator,
-        size_bytes=found.size_bytes,
-        sha256=found.sha256,
-        content_type="application/json",
-        created_at=at,
-    )
+def _stored_manifest(found: FoundManifest) -> StoredObject:
+    store, key = found.store.name, found.store.key(found.locator)
+    return StoredObject(found.locator, store, key, "metadata", found.size_bytes, found.sha256, "application/json")

@@ -16,7 +16,9 @@ from backend.services.reconciliation.rebuild import Rebuild, RebuildReport
 from backend.services.reconciliation.repair import Repair, RepairReport
 from backend.services.reconciliation.usage import Usage, measure_usage
 from backend.services.reconciliation.verify import Bounds, VerifyReport, verify
-from backend.services.storage import StorageService
+from backend.services.storage import Stores
+from backend.services.storage.spool.space import DiskSpace
+from backend.services.storage.spool.temporary import Spool
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +41,19 @@ class Scope:
 class ReconciliationService:
     """
     Args:
-        storage: has the objects.
+        stores: have the objects.
+        spool: has uploads in progress, and what they left behind.
+        space: how full the local disk is.
         database: has the rows.
         batch: rows and objects that are compared at once.
     """
 
-    def __init__(self, storage: StorageService, database: Database, *, batch: int = BATCH) -> None:
-        self._storage = storage
+    def __init__(
+        self, stores: Stores, spool: Spool, space: DiskSpace, database: Database, *, batch: int = BATCH
+    ) -> None:
+        self._stores = stores
+        self._spool = spool
+        self._space = space
         self._database = database
         self._batch = batch
         self._running: str | None = None
@@ -54,7 +62,7 @@ class ReconciliationService:
         """Compare rows and stores both ways; change nothing.
 
         Raises:
-            InvalidInput: the cursor is none.
+            InvalidInput: the cursor is malformed.
             Conflict: one of these is running already.
             DatabaseUnavailable
         """
@@ -67,7 +75,7 @@ class ReconciliationService:
         with self._alone("repair"):
             pace = RateLimit(scope.max_bytes_per_s)
             inspection = self._inspection(scope, pace, progress)
-            repair = Repair(self._storage, self._database, inspection, apply=apply, pace=pace)
+            repair = Repair(self._stores, self._spool, self._database, inspection, apply=apply, pace=pace)
             return await repair.run(scope.bounds)
 
     async def rebuild(self, *, apply: bool, progress: ReportProgress = ignore_progress) -> RebuildReport:
@@ -78,11 +86,11 @@ class ReconciliationService:
             DatabaseUnavailable
         """
         with self._alone("rebuild"):
-            return await Rebuild(self._storage, self._database, apply=apply, progress=progress).run()
+            return await Rebuild(self._stores, self._database, apply=apply, progress=progress).run()
 
     async def empty_quarantine(self, *, older_than_s: float, apply: bool) -> EmptyingReport:
-        """Delete for good what has been in the quarantine for so long, or say how much that is."""
-        return await empty_quarantine(self._storage, older_than_s=older_than_s, apply=apply)
+        """Delete for good what has been in the quarantine for longer than that, or say how much that is."""
+        return await empty_quarantine(self._stores, older_than_s=older_than_s, apply=apply)
 
     async def usage(self) -> Usage:
         """Count objects and bytes.
@@ -90,11 +98,12 @@ class ReconciliationService:
         Raises:
             DatabaseUnavailable
         """
-        return await measure_usage(self._storage, self._database)
+        return await measure_usage(self._stores, self._spool, self._space, self._database)
 
     def _inspection(self, scope: Scope, pace: RateLimit, progress: ReportProgress) -> Inspection:
         return Inspection(
-            self._storage,
+            self._stores,
+            self._spool,
             self._database,
             deep=scope.deep,
             pace=pace,

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+import anyio
+
 from backend.database import reconciliation
 from backend.database.reconciliation import Holding
 from backend.database.session import Database
 from backend.errors import StorageError
 from backend.services.reconciliation.findings import Unchecked, UncheckedTally
-from backend.services.storage import ListedObject, StorageService
+from backend.services.storage import ListedObject, Stores
+from backend.services.storage.spool.space import DiskSpace
+from backend.services.storage.spool.temporary import Spool
 
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """So many things of so many bytes together."""
+    """How many things, and their size together."""
 
     objects: int = 0
     bytes: int = 0
@@ -42,7 +46,7 @@ class Usage:
     unchecked: tuple[Unchecked, ...]
 
 
-async def measure_usage(storage: StorageService, database: Database) -> Usage:
+async def measure_usage(stores: Stores, spool: Spool, space: DiskSpace, database: Database) -> Usage:
     """Count.
 
     Raises:
@@ -51,9 +55,9 @@ async def measure_usage(storage: StorageService, database: Database) -> Usage:
     """
     async with database.transaction() as session:
         holdings, lost = await reconciliation.holdings(session), await reconciliation.count_lost(session)
-    files = await storage.spool_files.list_files()
+    files = await spool.list_files()
     quarantine, unchecked = {}, UncheckedTally()
-    for store in storage.stores:
+    for store in stores.all:
         try:
             quarantine[store.name] = await _sum(store.iterate_quarantine())
         except StorageError as error:
@@ -63,7 +67,7 @@ async def measure_usage(storage: StorageService, database: Database) -> Usage:
         lost=lost,
         spool=Amount(len(files), sum(item.size_bytes for item in files)),
         quarantine=quarantine,
-        free_bytes=(await storage.get_info(ask=False)).free_bytes,
+        free_bytes=await anyio.to_thread.run_sync(space.measure),
         unchecked=unchecked.all,
     )
 

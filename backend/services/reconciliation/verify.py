@@ -12,7 +12,7 @@ from backend.services.reconciliation.findings import Checked, Finding, Unchecked
 from backend.services.reconciliation.inspection import Inspection
 
 MAX_FINDINGS = 1000
-"""So many are told one by one; all are counted."""
+"""At most this many are listed; all are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +21,8 @@ class Bounds:
 
     Attributes:
         cursor: of an earlier report; None: at the beginning.
-        max_objects: so many rows and objects are looked at.
-        max_seconds: no batch is begun after so long.
+        max_objects: stop after about this many rows and objects.
+        max_seconds: begin no batch after this time.
         interrupted: asked after each batch.
     """
 
@@ -79,7 +79,7 @@ async def verify(inspection: Inspection, *, deep: bool, bounds: Bounds) -> Verif
     """Run an inspection within its bounds.
 
     Raises:
-        InvalidInput: the cursor is none.
+        InvalidInput: the cursor is malformed.
         DatabaseUnavailable
     """
     began = time.perf_counter()

@@ -60,7 +60,7 @@ async def resolve(host: str, port: int) -> Sequence[str]:
     """Every address of a host, by the system's resolver, in its order of preference.
 
     Raises:
-        OSError: there is none, or the name service does not answer.
+        OSError: the host has no address, or the name service does not answer.
     """
     found = await _lookups.run_or_leave(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
@@ -81,7 +81,7 @@ class OutboundClient:
         self._tls = tls or httpcore2.default_ssl_context()
 
     async def check(self, url: str) -> None:
-        """Say early what `stream` would refuse; what only time can tell (is anybody there?) is left to it.
+        """Refuse early what `stream` would refuse, without connecting.
 
         Raises:
             InvalidInput: no http(s) address, or one that may not be reached.
@@ -110,8 +110,8 @@ class OutboundClient:
             follow_redirects: up to five times; only for requests without content.
 
         Raises:
-            InvalidInput: an address that may not be reached. What still redirects after five times is handed over.
-            RemoteUnavailable: nobody is there, or the connection broke; the body may raise this too.
+            InvalidInput: an address that may not be reached. A sixth redirect is returned.
+            RemoteUnavailable: the host does not answer, or the connection broke; the body may raise this too.
             TooLarge: the body is larger than `max_bytes`; raised by the body.
         """
         sent = {"User-Agent": f"Aperta/{__version__}", "Connection": "close", **(headers or {})}
@@ -129,7 +129,7 @@ class OutboundClient:
             yield RemoteAnswer(str(target), response.status, _headers(response), body)
 
     async def _send(self, stack: AsyncExitStack, request: httpcore2.Request) -> httpcore2.Response:
-        """One request on a connection of its own: what was judged for one is never used by another."""
+        """Send one request on a new connection: an address checked for one request is never reused for another."""
         connection = httpcore2.AsyncHTTPConnection(
             request.url.origin, ssl_context=self._tls, network_backend=self._gate
         )
@@ -158,7 +158,7 @@ class _Gate(httpcore2.AsyncNetworkBackend):
         try:
             with anyio.fail_after(timeout):
                 addresses = await self.addresses(host, port)
-                # An address behind which nobody answers must not use up the time of the others.
+                # An address that does not answer must not use up the time of the others.
                 share_s = timeout and timeout / len(addresses)
                 for address in addresses:
                     try:

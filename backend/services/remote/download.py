@@ -60,10 +60,10 @@ class Fetcher:
         self._timeout_s = timeout_s
 
     async def check(self, url: str) -> None:
-        """Say early what `open` would refuse, without asking the server.
+        """Refuse early what `open` would refuse, without contacting the server.
 
         Raises:
-            InvalidInput: URLs are off, or this is none that may be fetched.
+            InvalidInput: URLs are off, or this one may not be fetched.
         """
         if not self._enabled:
             raise InvalidInput("Recordings from URLs are off (INGEST_FROM_URL=off). Send the file itself.")
@@ -74,7 +74,7 @@ class Fetcher:
         """Ask for a recording and hand it over while it arrives.
 
         Raises:
-            InvalidInput: URLs are off, this is none that may be fetched, or there is no recording (4xx).
+            InvalidInput: URLs are off, this one may not be fetched, or it has no recording (4xx).
             RemoteUnavailable: the server does not answer, fails (5xx), stalls or breaks off; `chunks` raise this too.
             TooLarge: more than MAX_UPLOAD_BYTES; raised at once if the server says so, else by `chunks`.
         """

@@ -70,7 +70,7 @@ class SpeechPipeline:
         self._max_decode_s = max_decode_s
         self._spool_dir = spool_dir
         self._keep_voices = keep_voices
-        # Inference has threads of its own: a long recording must not starve the 40 threads that serve files.
+        # Inference has separate threads: a long recording must not starve the 40 threads that serve files.
         # Two recordings at a time per engine, so that a short one need not wait for a long one; the engines themselves
         # use all cores.
         self._asr_limiter = anyio.CapacityLimiter(2)

@@ -44,7 +44,7 @@ class DirectSteps:
         self.progress = report
 
     def check(self) -> None:
-        """Nobody stops these."""
+        """Do nothing: these steps are never stopped."""
 
     async def run(self, stage: str, work: Callable[[], Awaitable[T]], kind: type[T]) -> T:  # noqa: ARG002
         began = time.perf_counter()

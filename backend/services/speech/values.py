@@ -81,7 +81,7 @@ class SpeechResult:
 
 @dataclass(frozen=True, slots=True)
 class EngineOutput:
-    """What the engines say of a recording, before it is known who said what; without a diarizer nobody spoke."""
+    """The output of the engines, before attribution; without a diarizer, `diarization` is None."""
 
     facts: RecordingFacts
     transcription: Transcription
@@ -96,6 +96,6 @@ class TrackOutput:
 
 @dataclass(frozen=True, slots=True)
 class TracksOutput:
-    """What was heard on each channel, and when somebody spoke there."""
+    """The transcription of each channel, and the speech regions in it."""
 
     tracks: tuple[TrackOutput, ...]

@@ -61,6 +61,11 @@ class StorageConfig(BaseSettings):
         0, ge=0, description="What the drain of one process sends at most; 0: as much as it can"
     )
 
+    @property
+    def is_local_only(self) -> bool:
+        """Whether local storage is what was asked for, so that nothing is missing without S3."""
+        return self.storage_backend == "local"
+
     @model_validator(mode="before")
     @classmethod
     def _empty_is_unset(cls, values: object) -> object:

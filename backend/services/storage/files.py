@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import shutil
 import stat
@@ -38,7 +39,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def storage_error(error: OSError, path: Path) -> StorageError:
-    """Return the StorageError that says what an OSError means for whoever runs or uses Aperta."""
+    """Return the StorageError that says what an OSError means for operators and users."""
     cause = f"{error.filename or path}: {error.strerror or error}"
     if error.errno in _FULL:
         return StorageFull(f"No space left to store this ({cause}). Free space or move UPLOAD_DIR.")
@@ -145,11 +146,21 @@ def remove_empty_folders(path: Path, root: Path) -> None:
         path = path.parent
 
 
-def lock(path: Path) -> int:
-    """Lock a file until the descriptor that this returns is closed, or the process has ended, however that comes about.
+def sha256_of_file(path: Path) -> str:
+    """Return the SHA-256 of a file.
 
     Raises:
-        OSError: somebody else has it, or the file system knows no locks.
+        StorageError: it is missing, or cannot be read.
+    """
+    with disk_errors(path), path.open("rb", buffering=0) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def lock(path: Path) -> int:
+    """Lock a file until the returned descriptor is closed, or the process has ended in any way.
+
+    Raises:
+        OSError: it is locked already, or the file system knows no locks.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
@@ -161,7 +172,7 @@ def lock(path: Path) -> int:
 
 
 def is_locked(path: os.PathLike[str]) -> bool:
-    """Whether somebody holds a file, in any process that sees this disk. If that cannot be told, somebody does."""
+    """Whether a file is locked by any process that sees this disk; also true if that cannot be found out."""
     try:
         os.close(lock(Path(path)))
     except OSError:

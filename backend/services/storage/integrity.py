@@ -1,4 +1,4 @@
-"""Whether an object still is what was saved: `Integrity` for local files, `Proven` for what was hashed."""
+"""Whether an object still is what was saved: `Integrity` for local files, `Proven` for what was hashed, and hashes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from backend.concurrency.lanes import ThreadLane
-from backend.errors import ObjectCorrupt, ObjectMissing
-from backend.services.storage.files import disk_errors
+from backend.concurrency.rate import RateLimit
+from backend.errors import ObjectCorrupt
+from backend.services.storage.files import sha256_of_file
+from backend.services.storage.port import ObjectStore
 from backend.services.storage.values import Expected
 
 ALWAYS_HASHED_BYTES = 64 * 1024 * 1024
 REMEMBERED = 4096
+INLINE_BYTES = 64 * 1024
+
+_HASHING = ThreadLane("hash-objects", 2)
 
 
 class Proven:
@@ -48,7 +53,7 @@ class Integrity:
     Its size must be right at every access. It is hashed when size, modification time or inode are not those that were
     hashed last, so also at the first access after a start. A file above 64 MiB is spared that while it has not been
     modified since its row was written: hashing 2 GB would keep a player waiting for seconds after every restart, and
-    whatever changes a file in place, or puts another there, moves its modification time. What escapes that, a disk that
+    any change of a file in place, and any replacement, moves its modification time. What escapes that, a disk that
     rots, is what `aperta storage verify --deep` is for.
     """
 
@@ -61,15 +66,15 @@ class Integrity:
 
         Raises:
             ObjectCorrupt: it is not.
-            ObjectMissing: it went away meanwhile.
+            ObjectMissing: it has just been deleted.
         """
         if found.st_size != expected.size_bytes:
             raise corrupt(locator, f"it has {found.st_size} bytes instead of {expected.size_bytes}")
         state = (found.st_size, found.st_mtime_ns, found.st_ino)
         if self._proven.knows(locator, state, expected.sha256) or self._trusts(found, expected):
             return
-        if _hash(path) != expected.sha256:
-            raise corrupt(locator, "its SHA-256 is another one")
+        if sha256_of_file(path) != expected.sha256:
+            raise corrupt(locator, "its SHA-256 differs")
         self._proven.add(locator, state, expected.sha256)
 
     def _trusts(self, found: os.stat_result, expected: Expected) -> bool:
@@ -78,18 +83,40 @@ class Integrity:
         return datetime.fromtimestamp(found.st_mtime, UTC) <= expected.saved_at
 
 
-async def hashed(
-    chunks: AsyncGenerator[bytes, None], locator: str, expected: Expected, lane: ThreadLane
-) -> AsyncGenerator[bytes, None]:
-    """Pass a whole object on, and raise ObjectCorrupt behind it if it was not what is expected."""
-    digest, size_bytes = hashlib.sha256(), 0
+async def hashed(chunks: AsyncGenerator[bytes, None], locator: str, expected: Expected) -> AsyncGenerator[bytes, None]:
+    """Pass a whole object on. Its last chunk comes only if all of it was what is expected.
+
+    Raises:
+        ObjectCorrupt: it was not; in place of the last chunk.
+    """
+    digest, size_bytes, last = hashlib.sha256(), 0, b""
     async with aclosing(chunks):
         async for chunk in chunks:
-            await lane.run(digest.update, chunk)
+            if last:
+                yield last
+            await _update(digest, chunk)
             size_bytes += len(chunk)
-            yield chunk
+            last = chunk
     if digest.hexdigest() != expected.sha256:
-        raise corrupt(locator, f"{size_bytes} bytes came whose SHA-256 is another one")
+        raise corrupt(locator, f"{size_bytes} bytes came whose SHA-256 differs")
+    if last:
+        yield last
+
+
+async def sha256_of(store: ObjectStore, locator: str, pace: RateLimit | None = None) -> str:
+    """Return the SHA-256 of an object, read as fast as the pace allows.
+
+    Raises:
+        ObjectMissing: there is no such object.
+        StorageError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    async with aclosing(store.open(locator)) as chunks:
+        async for chunk in chunks:
+            if pace is not None:
+                await pace.wait(len(chunk))
+            await _update(digest, chunk)
+    return digest.hexdigest()
 
 
 def corrupt(locator: str, why: str) -> ObjectCorrupt:
@@ -100,10 +127,8 @@ def corrupt(locator: str, why: str) -> ObjectCorrupt:
     )
 
 
-def _hash(path: Path) -> str:
-    with disk_errors(path):
-        try:
-            with path.open("rb", buffering=0) as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        except FileNotFoundError as error:
-            raise ObjectMissing(f"{path} went away at this moment.") from error
+async def _update(digest: hashlib._Hash, chunk: bytes) -> None:
+    if len(chunk) < INLINE_BYTES:
+        digest.update(chunk)  # a hop to a thread would take longer
+    else:
+        await _HASHING.run(digest.update, chunk)

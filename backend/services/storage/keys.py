@@ -21,7 +21,7 @@ PREFIXES: dict[ObjectKind, str] = {"audio": "audio/", "transcript": "transcripts
 
 
 INCOMING = "incoming/"
-"""In a bucket, apart from what Aperta keeps, what clients send straight there: nobody's recording yet."""
+"""In a bucket, apart from what Aperta keeps, what clients send straight there; not recordings yet."""
 
 
 _CONVERSATION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Protocol
 
 from backend.errors import AppError, InvalidInput
 from backend.services.storage.values import (
+    Access,
     Expected,
     GiveUp,
     ListedObject,
-    LocalFile,
-    Move,
+    NewObject,
     ObjectKind,
+    ObjectState,
     PresignedUrl,
-    SpooledFile,
     StoredObject,
+    StoreTraits,
     UnfinishedMultipart,
     UploadedPart,
 )
@@ -24,12 +25,9 @@ from backend.services.storage.values import (
 class DirectUploads(Protocol):
     """Uploads that clients send in parts straight to a store, by links that carry the permission to do so.
 
-    All methods but `locator` may raise StorageMisconfigured or StorageUnavailable.
+    What arrives is the client's own bytes, which no wrapper around the store has seen: so it is read here, and saved
+    from there like any other upload. All methods may raise StorageMisconfigured or StorageUnavailable.
     """
-
-    def locator(self, key: str) -> str:
-        """Where the object will be."""
-        ...
 
     async def begin(self, key: str, content_type: str) -> str:
         """Return the store's id of a new upload."""
@@ -55,6 +53,18 @@ class DirectUploads(Protocol):
         """
         ...
 
+    async def get_size(self, key: str) -> int:
+        """Return the size in bytes of a completed upload.
+
+        Raises:
+            ObjectMissing: it is not completed.
+        """
+        ...
+
+    def open(self, key: str) -> AsyncGenerator[bytes, None]:
+        """Stream a completed upload. Errors as in `get_size`, at the first step of the iteration."""
+        ...
+
     async def abort(self, key: str, upload_id: str) -> None:
         """Delete the parts, or the object that they became."""
         ...
@@ -65,26 +75,24 @@ class DirectUploads(Protocol):
 
 
 class StoreMaintenance(Protocol):
-    """What a store offers to those who compare it with the rows. Errors as for `ObjectStore`."""
+    """What a store offers for comparing it with the rows. Sizes are those of the bytes that `open` gives, which may
+    differ from what the store keeps. Errors as for `ObjectStore`."""
 
     async def find_sizes(self, locators: Sequence[str]) -> dict[str, int | AppError]:
-        """Return the size in bytes of every object that is there, or why that one cannot be looked at.
-
-        What is missing is left out.
-        """
+        """Return the size in bytes of every object, or why that one cannot be looked at; missing ones are left out."""
         ...
 
     def iterate(self, *, after: str | None = None, conversation_id: str | None = None) -> AsyncIterator[ListedObject]:
         """List all objects, or one conversation's, in an order that stays the same.
 
         Args:
-            after: a locator; what comes up to it, and itself, is left out.
-            conversation_id: nothing but this conversation's objects.
+            after: a locator; the listing begins behind it.
+            conversation_id: list only this conversation's objects.
         """
         ...
 
     async def move_to_quarantine(self, locator: str) -> str:
-        """Move an object to where nobody looks for it, and return where that is. Nothing is overwritten.
+        """Move an object out of every listing but the quarantine's, and return its new locator. Nothing is overwritten.
 
         Raises:
             ObjectMissing: there is no such object.
@@ -92,11 +100,11 @@ class StoreMaintenance(Protocol):
         ...
 
     def iterate_quarantine(self) -> AsyncIterator[ListedObject]:
-        """List what was moved there; `modified_at` is when."""
+        """List the quarantined objects; `modified_at` is when they were moved."""
         ...
 
     async def delete_quarantined(self, locator: str) -> None:
-        """Delete for good. One that is already gone is no error.
+        """Delete a quarantined object for good; a missing one is no error.
 
         Raises:
             InvalidInput: it is not in the quarantine.
@@ -104,23 +112,28 @@ class StoreMaintenance(Protocol):
         ...
 
     def iterate_uploads(self) -> AsyncIterator[UnfinishedMultipart]:
-        """List uploads in parts that nobody completed or aborted yet."""
+        """List uploads in parts that are neither completed nor aborted."""
         ...
 
     async def abort_upload(self, upload: UnfinishedMultipart) -> None:
-        """Delete the parts of an upload. One that is already gone is no error."""
+        """Delete the parts of an upload; a missing one is no error."""
         ...
 
 
 class ObjectStore(StoreMaintenance, Protocol):
     """Keeps write-once objects. Every adapter passes the suite in tests/contracts/store_contract.py.
 
-    All methods but `name`, `owns`, `locator` and `key` may raise StorageMisconfigured or StorageUnavailable.
+    All methods but `owns`, `locator` and `key` may raise StorageMisconfigured or StorageUnavailable.
     """
 
     @property
     def name(self) -> str:
-        """What the store is called in `StoredObject.store`, logs and storage-info: local, s3, memory."""
+        """What the store is called in `StoredObject.store`, logs and storage-info."""
+        ...
+
+    @property
+    def traits(self) -> StoreTraits:
+        """What the store can do."""
         ...
 
     def owns(self, locator: str) -> bool:
@@ -150,23 +163,12 @@ class ObjectStore(StoreMaintenance, Protocol):
         """
         ...
 
-    async def put(
-        self,
-        spooled: SpooledFile,
-        *,
-        kind: ObjectKind,
-        key: str,
-        content_type: str,
-        metadata: Mapping[str, object],
-        give_up: GiveUp | None = None,
-        move: Move | None = None,
-    ) -> StoredObject:
-        """Store the bytes under a new key; the spool file stays its owner's, whatever happens.
+    async def put(self, new: NewObject, *, give_up: GiveUp | None = None) -> StoredObject:
+        """Store an object under a new key. The spool file stays the caller's, whether or not that succeeds.
 
         Args:
+            new: what to store.
             give_up: asked by stores across a network before they begin and while they send.
-            move: the bytes come from another store. Then no save waits for this put, and an object of the same size
-                and hash under the key is what an earlier attempt left, and is taken over.
 
         Raises:
             ObjectExists: the key is taken; nothing was written.
@@ -176,15 +178,15 @@ class ObjectStore(StoreMaintenance, Protocol):
         ...
 
     def open(self, locator: str, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
-        """Stream bytes `start` up to, not including, `end`; what lies past the end of the object is left out.
+        """Stream bytes `start` up to, not including, `end`; a range may reach beyond the end of the object.
 
         Raises:
             ObjectMissing: at the first step of the iteration.
         """
         ...
 
-    async def get_size(self, locator: str) -> int:
-        """Return the object's size in bytes.
+    async def stat(self, locator: str) -> ObjectState:
+        """Return the object's size and version.
 
         Raises:
             ObjectMissing: there is no such object.
@@ -192,16 +194,16 @@ class ObjectStore(StoreMaintenance, Protocol):
         ...
 
     async def delete(self, locator: str) -> None:
-        """Remove the object. One that is already gone is no error."""
+        """Remove the object; a missing one is no error."""
         ...
 
     async def access(
         self, locator: str, *, filename: str, content_type: str, expected: Expected | None = None
-    ) -> LocalFile | PresignedUrl:
+    ) -> Access:
         """Say how a client may be given the bytes, under this file name and content type.
 
         Args:
-            expected: what must be there; looked at as far as the store can without reading everything each time.
+            expected: what must be there; checked as far as the store can without reading everything each time.
 
         Raises:
             ObjectMissing: there is no such object.

@@ -2,41 +2,31 @@
 
 from __future__ import annotations
 
-import logging
-import math
-import time
 from collections.abc import AsyncGenerator, AsyncIterable, Collection, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-import anyio
-
-from backend.concurrency.lanes import ThreadLane
 from backend.domain.filenames import guess_media_type
-from backend.errors import InvalidInput, StorageError, StorageMisconfigured, StorageUnavailable
+from backend.errors import StorageError, StorageMisconfigured
 from backend.services.storage.config import StorageConfig
-from backend.services.storage.integrity import hashed
 from backend.services.storage.keys import attempt_key, audio_key, metadata_key, transcript_key
-from backend.services.storage.placement.breaker import Breaker
-from backend.services.storage.placement.info import StorageInfo, storage_info
-from backend.services.storage.placement.metrics import StorageMetrics
-from backend.services.storage.placement.mover import Mover
-from backend.services.storage.placement.placement import Placement
-from backend.services.storage.placement.stores import Stores, open_spool, open_stores
-from backend.services.storage.port import ObjectStore
-from backend.services.storage.spool.accepted import AcceptedRecordings
+from backend.services.storage.placement.info import StorageInfo
+from backend.services.storage.placement.parts import StorageParts, open_parts
 from backend.services.storage.spool.content import as_json, as_stream
-from backend.services.storage.spool.resumable import ResumableFiles
-from backend.services.storage.spool.space import DiskSpace
-from backend.services.storage.spool.temporary import Spool
-from backend.services.storage.values import Expected, LocalFile, ObjectKind, PresignedUrl, SpooledFile, StoredObject
+from backend.services.storage.values import (
+    Access,
+    Expected,
+    LocalFile,
+    NewObject,
+    ObjectKind,
+    SpooledFile,
+    StoredObject,
+)
 
-logger = logging.getLogger(__name__)
-
-ASK_AGAIN_AFTER_S, WAIT_FOR_ANSWER_S = 3.0, 2.0
-_DISK_THREADS = 16
+Content = bytes | Path | AsyncIterable[bytes] | SpooledFile
+"""Bytes, a file (copied; it stays the caller's), a stream, or what `spool` gave."""
 
 
 class StorageService:
@@ -46,48 +36,18 @@ class StorageService:
 
     Args:
         config: default: read from the environment.
-        primary: a store to use instead of the configured ones.
-        fallback: what takes over when `primary` fails; only together with `primary`.
+        parts: already put together, instead.
+
+    Attributes:
+        parts: what it is made of. Only wiring takes these out, to pass each to the services that need it.
     """
 
-    def __init__(
-        self,
-        config: StorageConfig | None = None,
-        *,
-        primary: ObjectStore | None = None,
-        fallback: ObjectStore | None = None,
-    ) -> None:
-        self._config = config or StorageConfig()
-        self._disk = ThreadLane("disk", _DISK_THREADS)
-        self._stores = Stores(primary, fallback) if primary else open_stores(self._config, self._disk)
-        self._spool = open_spool(self._config, self._disk)
-        self.accepted = AcceptedRecordings(Path(self._config.upload_dir), self._disk)
-        self.resumable = ResumableFiles(Path(self._config.upload_dir), self._disk)
-        self.direct = self._stores.direct
-        patience_s = self._config.s3_connect_timeout_s + self._config.s3_read_timeout_s
-        self.breaker = Breaker(self._stores.primary, retry_after_s=self._config.s3_retry_after_s, patience_s=patience_s)
-        self.space = DiskSpace(
-            Path(self._config.upload_dir),
-            soft_bytes=self._config.disk_soft_limit_bytes,
-            hard_bytes=self._config.disk_hard_limit_bytes,
-        )
-        self._placement = Placement(self._stores, self.breaker, self._config.s3_save_timeout_s)
-        self.metrics = StorageMetrics(
-            self._stores.primary.name, self.breaker, self.space, self._placement, self._config
-        )
-        self.mover = Mover(self._stores, self.breaker, self._disk)
-        self._asked_at = -math.inf
+    def __init__(self, config: StorageConfig | None = None, *, parts: StorageParts | None = None) -> None:
+        self.parts = parts or open_parts(config or StorageConfig())
+        self._stores = self.parts.stores
+        self._spool = self.parts.spool
+        self._retrieval = self.parts.retrieval
         self._started = False
-
-    @property
-    def stores(self) -> tuple[ObjectStore, ...]:
-        """Every store that objects may be in, the primary first."""
-        return self._stores.all
-
-    @property
-    def spool_files(self) -> Spool:
-        """The files of uploads in progress, and those that were left behind."""
-        return self._spool
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -110,17 +70,15 @@ class StorageService:
         except StorageError as error:
             if self._stores.fallback is None and isinstance(error, StorageMisconfigured):
                 raise
-            self.breaker.open(error)
-        await self._disk.run(self.space.look)
-        self._asked_at = time.monotonic()
+            self.parts.breaker.open(error)
+        await self.parts.disk.run(self.parts.space.look)
+        self.parts.status.note_asked()
         self._started = True
 
     async def close(self) -> None:
         """Stop background work and free connections."""
-        await self.breaker.close()
-        for store in (*self._stores.all, self.direct):
-            if store is not None:
-                await store.close()
+        await self.parts.breaker.close()
+        await self._stores.close()
         self._started = False
 
     async def check_space(self, bytes_needed: int | None = None) -> None:
@@ -132,7 +90,7 @@ class StorageService:
         Raises:
             StorageFull: there is not, or it would go below DISK_HARD_LIMIT_BYTES.
         """
-        await self._disk.run(self.space.check, bytes_needed)
+        await self.parts.disk.run(self.parts.space.check, bytes_needed)
 
     @asynccontextmanager
     async def spool(
@@ -151,12 +109,12 @@ class StorageService:
             StorageMisconfigured: UPLOAD_DIR cannot be written.
         """
         await self.check_space(expected_bytes)
-        async with self._spool.receive(stream, max_bytes=max_bytes, space=self.space) as spooled:
+        async with self._spool.receive(stream, max_bytes=max_bytes, space=self.parts.space) as spooled:
             yield spooled
 
     async def save_audio_file(
         self,
-        file_content: bytes | Path | AsyncIterable[bytes] | SpooledFile,
+        file_content: Content,
         conversation_id: str,
         filename: str,
         *,
@@ -168,13 +126,13 @@ class StorageService:
         """Save a recording under a key that nothing else has.
 
         Args:
-            file_content: bytes, a file (copied; it stays the caller's), a stream, or what `spool` gave.
+            file_content: see `Content`.
             conversation_id: 1 to 64 letters, digits, `_` or `-`.
             filename: as the client named it; becomes a safe name.
             content_type: default: guessed from the file name.
             metadata: for the object's headers on S3: duration, speaker_count …
             at: the instant whose UTC date is in the key; default: now.
-            attempt: from the second on it is part of the key, so that what an earlier attempt left can be told apart.
+            attempt: from the second on it is part of the key, which sets it apart from what an earlier attempt left.
 
         Returns:
             Where it is, with a warning when that is not where it should be.
@@ -254,154 +212,91 @@ class StorageService:
             locator: as a save returned it.
             start: first byte.
             end: byte to stop before; default and beyond the end: to the end.
-            expected: what the row says of it; only for all of it.
+            expected: what the row says of it; only for the whole object.
 
         Raises:
             ObjectMissing: the store answers and does not have it; at the first step. `get_size` asks beforehand.
-            ObjectCorrupt: at the end, if these were not the bytes that are expected.
+            ObjectCorrupt: in place of the last chunk, if these are not the bytes that are expected.
             StorageUnavailable: the store does not answer.
             StorageMisconfigured: the store refuses, or is not configured any more.
         """
-        chunks = self._store_of(locator).open(locator, start, end)
-        return chunks if expected is None else hashed(chunks, locator, expected, self._disk)
+        return self._retrieval.open(locator, start, end, expected=expected)
 
-    def store_of(self, locator: str) -> ObjectStore:
-        """The store that a locator leads into.
+    @asynccontextmanager
+    async def as_file(self, locator: str, expected: Expected) -> AsyncGenerator[SpooledFile, None]:
+        """An object as a file on this disk, for as long as the context: its own if it has one, else a copy.
 
         Raises:
-            StorageMisconfigured: it is not in use.
-            InvalidInput: there is no such store.
+            ObjectCorrupt: it is not what is expected.
+            StorageError: it cannot be read, or not be copied.
         """
-        return self._store_of(locator)
+        store = self._stores.get_owner(locator)
+        if store.traits.serves_paths:
+            found = await store.access(locator, filename="", content_type="", expected=expected)
+            if isinstance(found, LocalFile):
+                yield SpooledFile(found.path, expected.size_bytes, expected.sha256)
+                return
+        async with aclosing(self.open(locator, expected=expected)) as chunks, self.spool(chunks) as spooled:
+            yield spooled
 
     def key(self, locator: str) -> str:
         """The key in a locator. Errors as in `open`."""
-        return self._store_of(locator).key(locator)
+        return self._stores.get_owner(locator).key(locator)
 
     async def get_size(self, locator: str) -> int:
         """Return an object's size in bytes. Errors as in `open`."""
-        return await self._store_of(locator).get_size(locator)
+        return (await self._stores.get_owner(locator).stat(locator)).size_bytes
 
     async def delete(self, locator: str) -> None:
-        """Delete an object; one that is already gone is no error. Other errors as in `open`."""
-        store = self._store_of(locator)
-        self._refuse_to_wait_for(store)
-        await store.delete(locator)
-
-    @property
-    def store_names(self) -> tuple[str, ...]:
-        """The stores that may have objects."""
-        return tuple(store.name for store in self._stores.all)
+        """Delete an object; a missing one is no error. Other errors as in `open`."""
+        await self._retrieval.delete(locator)
 
     async def delete_all(self, store_name: str, conversation_id: str) -> None:
-        """Delete whatever one store has of a conversation, whether or not a row knows of it. Errors as in `open`."""
-        store = next(store for store in self._stores.all if store.name == store_name)
-        self._refuse_to_wait_for(store)
-        for item in [item async for item in store.iterate(conversation_id=conversation_id)]:
-            await store.delete(item.locator)
+        """Delete all that one store has of a conversation, with and without a row. Errors as in `open`."""
+        await self._retrieval.delete_all(store_name, conversation_id)
 
     async def access(
         self, locator: str, *, filename: str, content_type: str, expected: Expected | None = None
-    ) -> LocalFile | PresignedUrl:
-        """Say how a client may be given an object: a file to serve, or a URL to be sent to.
+    ) -> Access:
+        """Say how a client may be given an object: a file, a URL to be sent to, or a stream.
 
         Args:
+            locator: as a save returned it.
+            filename: what the client may call it.
+            content_type: sent to the client.
             expected: what the row says of it. With it, a local copy stands in for a store that does not answer.
 
         Raises:
             ObjectCorrupt: it is not what is expected.
             StorageError: as in `open`.
         """
-        store = self._store_of(locator)
-        try:
-            self._refuse_to_wait_for(store)
-            return await store.access(locator, filename=filename, content_type=content_type, expected=expected)
-        except (StorageUnavailable, StorageMisconfigured):
-            found = await self._find_local_copy(locator, expected) if expected and store.name != "local" else None
-            if found is None:
-                raise
-            logger.warning("%s cannot be reached; its local copy is served", locator)
-            return found
+        return await self._retrieval.access(locator, filename=filename, content_type=content_type, expected=expected)
 
     async def get_info(self, *, ask: bool = True) -> StorageInfo:
         """Return where saves go now and why.
 
         Args:
-            ask: ask the primary store whether it can be used, at most once in a few seconds. Of a store that does not
-                answer soon, tell what is known; the question goes on. False: tell at once what saves and the background
-                questions found.
+            ask: ask the primary store whether it can be used, at most once in a few seconds. If it does not answer
+                soon, the last known state is returned while the question goes on. False: return what saves and the
+                background questions found.
         """
-        if ask and time.monotonic() - self._asked_at > ASK_AGAIN_AFTER_S:
-            with anyio.move_on_after(WAIT_FOR_ANSWER_S):
-                await self.breaker.ask()
-            self._asked_at = time.monotonic()
-        return await self._disk.run(self._present_info)
+        return await self.parts.status.get(ask=ask)
 
     async def _save(
-        self,
-        content: bytes | Path | AsyncIterable[bytes] | SpooledFile,
-        kind: ObjectKind,
-        key: str,
-        content_type: str,
-        headers: Mapping[str, object],
+        self, content: Content, kind: ObjectKind, key: str, content_type: str, headers: Mapping[str, object]
     ) -> StoredObject:
         await self.start()
         async with self._spooled(content) as spooled:
-            return await self._placement.put(spooled, kind, key, content_type, headers)
+            return await self.parts.placement.put(NewObject(spooled, kind, key, content_type, headers))
 
     @asynccontextmanager
-    async def _spooled(
-        self, content: bytes | Path | AsyncIterable[bytes] | SpooledFile
-    ) -> AsyncGenerator[SpooledFile, None]:
+    async def _spooled(self, content: Content) -> AsyncGenerator[SpooledFile, None]:
         if isinstance(content, SpooledFile):
             yield content
         else:
             # Without a look at the space: this belongs to a recording that was accepted already.
-            async with self._spool.receive(as_stream(content, self._disk)) as spooled:
+            async with self._spool.receive(as_stream(content, self.parts.disk)) as spooled:
                 yield spooled
-
-    def _refuse_to_wait_for(self, store: ObjectStore) -> None:
-        """A primary that is known to be silent is not asked: each reader would wait for its timeouts."""
-        error = self.breaker.error
-        if store is self._stores.primary and isinstance(error, StorageUnavailable) and not error.answered:
-            raise StorageUnavailable(str(error), answered=False)
-
-    async def _find_local_copy(self, locator: str, expected: Expected) -> LocalFile | None:
-        """The file of the same key, if it has the same bytes: what is left of a drain, or waits for one."""
-        key = self._store_of(locator).key(locator)
-        for store in self._stores.all:
-            if store.name != "local":
-                continue
-            try:
-                found = await store.access(store.locator("audio", key), filename="", content_type="", expected=expected)
-            except StorageError:
-                continue
-            return found if isinstance(found, LocalFile) else None
-        return None
-
-    def _store_of(self, locator: str) -> ObjectStore:
-        for store in self._stores.all:
-            if store.owns(locator):
-                return store
-        if locator.startswith("s3://"):
-            why = self._stores.reason or "S3_BUCKET_NAME is not set"
-            raise StorageMisconfigured(f"{locator} is in S3, which is not in use: {why}.")
-        raise InvalidInput(f"{locator[:200]!r} belongs to no store.")
-
-    def _present_info(self) -> StorageInfo:
-        error, primary = self.breaker.error, self._stores.primary
-        falls_back = error is not None and self._stores.fallback is not None
-        used = self._stores.fallback if falls_back and self._stores.fallback else primary
-        is_s3 = primary.name == "s3"
-        self.space.look()
-        return storage_info(
-            self._config,
-            storage_type=used.name,
-            s3_enabled=is_s3 and error is None,
-            reason=str(error) if error else self._stores.reason,
-            breaker=self.breaker.view(),
-            space=self.space,
-        )
 
 
 def _headers(conversation_id: str, at: datetime, metadata: Mapping[str, object] | None) -> dict[str, object]:

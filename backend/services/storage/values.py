@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
 
+from backend.domain.objects import Expected as Expected
+from backend.domain.objects import ObjectKind as ObjectKind
+from backend.domain.objects import StoredObject as StoredObject
 from backend.errors import StorageError
-
-ObjectKind = Literal["audio", "transcript", "metadata"]
-
 
 GiveUp = Callable[[], StorageError | None]
 """Why a save should not go on; None: it should."""
@@ -38,43 +37,51 @@ class SpooledFile:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredObject:
-    """An object in its final place. The locator is the truth about where it is; `key` is the same in every store.
+class NewObject:
+    """An object that is to be stored.
 
     Attributes:
-        warnings: what did not go as configured.
-        version: the store's own name for this state of the object (an ETag), where it has one.
-        parked: why the store it belongs in refused this one object, so that it stays where it is; None: it may move.
+        metadata: for the object's headers, in stores that have them.
+        move: the bytes come from another store. Then no save waits for this put, and an object of the same bytes under
+            the key is what an earlier attempt left, and is taken over.
     """
 
-    locator: str
-    store: str
-    key: str
+    spooled: SpooledFile
     kind: ObjectKind
-    size_bytes: int
-    sha256: str
+    key: str
     content_type: str
-    warnings: tuple[str, ...] = ()
-    version: str | None = None
-    parked: str | None = None
-
-    def __str__(self) -> str:
-        return self.locator
+    metadata: Mapping[str, object] = field(default_factory=dict)
+    move: Move | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
-    """What a row says of an object, to be held against what the store has.
+class ObjectState:
+    """An object as its store has it now.
 
     Attributes:
-        version: as in `StoredObject`.
-        saved_at: when the row was written.
+        size_bytes: the size of what `open` gives.
+        version: differs once the bytes have changed; to be compared with nothing but the same object's.
     """
 
     size_bytes: int
-    sha256: str
-    version: str | None = None
-    saved_at: datetime | None = None
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreTraits:
+    """What a store can do, so that no caller goes by its name.
+
+    Attributes:
+        is_local: the objects are on this machine's disk. It answers at once, and other machines may not see it.
+        serves_paths: `access` answers with a file that has the object's bytes.
+        presigns: `access` answers with a URL that has the object's bytes.
+        takes_parts: an object may be sent in parts, which can be left unfinished.
+    """
+
+    is_local: bool = False
+    serves_paths: bool = False
+    presigns: bool = False
+    takes_parts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +97,19 @@ class PresignedUrl:
 
     url: str = field(repr=False)
     expires_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """The object has to be read through its store: `open(start, end)` gives the bytes from start up to, not including,
+    end; with None to the end."""
+
+    size_bytes: int
+    open: Callable[[int, int | None], AsyncGenerator[bytes, None]] = field(repr=False)
+
+
+Access = LocalFile | PresignedUrl | Stream
+"""How a client may be given an object."""
 
 
 @dataclass(frozen=True, slots=True)

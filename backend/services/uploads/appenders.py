@@ -47,7 +47,7 @@ class Appenders:
             appending.ended.set()
 
     async def stop(self, upload_id: str, *, silent_s: float = 0.0) -> None:
-        """End whoever appends, if nothing has come for so long or nothing more will; return when what came is safe."""
+        """End the current writer if its connection is silent or dead; return when its bytes are durable."""
         appending = self._running.get(upload_id)
         if appending is None:
             return

@@ -16,20 +16,21 @@ from backend.domain.filenames import safe_filename
 from backend.errors import Conflict, DatabaseUnavailable, ObjectMissing, StorageUnavailable, TooLarge
 from backend.services.storage import DirectUploads, PresignedUrl, SpooledFile, StorageService, UploadedPart
 from backend.services.storage.keys import INCOMING
+from backend.services.uploads.views import UploadView, view_of
 
 logger = logging.getLogger(__name__)
 
 MIB = 1024 * 1024
 MIN_PART_BYTES = 16 * MIB
 MAX_PARTS = 2000
-"""S3 allows five times as many; so few keep the answer with their links small."""
+"""S3 allows five times as many; fewer keep the answer with their links small."""
 
 
 @dataclass(frozen=True, slots=True)
 class Presigned:
     """A begun upload and the links to PUT its parts to, in order."""
 
-    row: UploadRow
+    upload: UploadView
     sizes_bytes: Sequence[int]
     links: Sequence[PresignedUrl]
 
@@ -37,12 +38,23 @@ class Presigned:
 class DirectUploadService:
     """
     Args:
+        storage: its spool takes what has arrived.
+        direct: the bucket, if there is one.
         max_bytes: largest upload.
         expires_s: how long the links are valid; what was not used by then is deleted.
     """
 
-    def __init__(self, storage: StorageService, database: Database, *, max_bytes: int, expires_s: int) -> None:
+    def __init__(
+        self,
+        storage: StorageService,
+        direct: DirectUploads | None,
+        database: Database,
+        *,
+        max_bytes: int,
+        expires_s: int,
+    ) -> None:
         self._storage = storage
+        self._bucket = direct
         self._database = database
         self._max_bytes = max_bytes
         self._expires_s = expires_s
@@ -55,7 +67,7 @@ class DirectUploadService:
             TooLarge
             StorageError: S3 refuses or does not answer.
         """
-        if self._storage.direct is None:
+        if (direct := self._bucket) is None:
             raise Conflict(
                 "There is no bucket to send this to (S3_BUCKET_NAME). Send it to POST /audio/process, or in pieces by "
                 "the tus protocol to /uploads."
@@ -63,7 +75,7 @@ class DirectUploadService:
         if size_bytes > self._max_bytes:
             raise TooLarge(f"The upload is larger than the {self._max_bytes} bytes allowed (MAX_UPLOAD_BYTES).")
         row = _new_row(filename, size_bytes, content_type, owner, self._expires_s)
-        direct, key = self._storage.direct, str(row.s3_key)
+        key = str(row.s3_key)
         row.s3_upload_id = await direct.begin(key, content_type or "application/octet-stream")
         try:
             async with self._database.transaction() as session:
@@ -72,7 +84,7 @@ class DirectUploadService:
             await direct.abort(key, row.s3_upload_id)
             raise
         sizes = part_sizes(size_bytes)
-        return Presigned(row, sizes, await direct.sign(key, row.s3_upload_id, sizes, self._expires_s))
+        return Presigned(view_of(row), sizes, await direct.sign(key, row.s3_upload_id, sizes, self._expires_s))
 
     async def complete(self, row: UploadRow) -> UploadRow:
         """Make one object of the parts. Once it is there, asking again changes nothing.
@@ -92,8 +104,8 @@ class DirectUploadService:
             await direct.complete(key, upload_id, parts)
         except ObjectMissing:
             # The answer to an earlier request may have been lost: then the object is there.
-            await self._storage.get_size(direct.locator(key))
-        if (stored_bytes := await self._storage.get_size(direct.locator(key))) != size_bytes:
+            await direct.get_size(key)
+        if (stored_bytes := await direct.get_size(key)) != size_bytes:
             raise Conflict(f"The bucket has {stored_bytes} of {size_bytes} bytes. Begin the upload again.")
         expires_at = datetime.now(UTC) + timedelta(seconds=self._expires_s)
         async with self._database.transaction() as session:
@@ -109,7 +121,7 @@ class DirectUploadService:
         """
         size_bytes = int(row.size_bytes or 0)
         async with (
-            aclosing(self._storage.open(self._direct().locator(str(row.s3_key)))) as chunks,
+            aclosing(self._direct().open(str(row.s3_key))) as chunks,
             self._storage.spool(chunks, max_bytes=size_bytes, expected_bytes=size_bytes) as spooled,
         ):
             if spooled.size_bytes != size_bytes:
@@ -122,15 +134,15 @@ class DirectUploadService:
         Raises:
             StorageError: S3 refuses or does not answer.
         """
-        if self._storage.direct is None:
+        if self._bucket is None:
             logger.warning("%s stays in a bucket that is not in use any more (S3_BUCKET_NAME)", row.s3_key)
             return
-        await self._storage.direct.abort(str(row.s3_key), str(row.s3_upload_id))
+        await self._bucket.abort(str(row.s3_key), str(row.s3_upload_id))
 
     def _direct(self) -> DirectUploads:
-        if self._storage.direct is None:
+        if self._bucket is None:
             raise Conflict("This upload went to a bucket that is not in use any more (S3_BUCKET_NAME).")
-        return self._storage.direct
+        return self._bucket
 
 
 def part_sizes(size_bytes: int) -> list[int]:

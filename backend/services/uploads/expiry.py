@@ -1,51 +1,39 @@
-"""Deletes uploads that have expired, and what killed processes left of others, again and again."""
+"""UploadSweeper: deletes uploads that have expired, and files that killed processes left of others."""
 
 from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime
-from typing import Self
 
-from backend.concurrency.rounds import Rounds
 from backend.database import uploads
 from backend.database.session import Database
+from backend.domain.lifecycle import Retention
 from backend.errors import StorageError, UploadInUse
-from backend.services.storage import StorageService
+from backend.services.storage.spool.resumable import ResumableFiles
 from backend.services.uploads.service import UploadService
 
 logger = logging.getLogger(__name__)
 
-EVERY_S = (30.0, 600.0)
-"""Shortest and longest pause."""
 AT_ONCE = 1000
 
 
 class UploadSweeper:
-    """Runs while its context is open; any number of processes may.
+    """Any number of processes may sweep at the same time.
 
     Args:
-        expires_s: as for `UploadService`. A file to which nothing has happened for so long belongs to no upload.
+        retention: of a file that belongs to no upload, after its last change. Uploads carry the time they expire.
     """
 
-    def __init__(self, service: UploadService, storage: StorageService, database: Database, *, expires_s: int) -> None:
+    def __init__(
+        self, service: UploadService, files: ResumableFiles, database: Database, *, retention: Retention
+    ) -> None:
         self._service = service
-        self._files = storage.resumable
+        self._files = files
         self._database = database
-        self._expires_s = expires_s
-        shortest, longest = EVERY_S
-        self._rounds = Rounds(
-            "deleting expired uploads", self.sweep, lambda: min(max(expires_s / 20, shortest), longest)
-        )
-
-    async def __aenter__(self) -> Self:
-        self._rounds.start()
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        await self._rounds.stop()
+        self._retention = retention
 
     async def sweep(self) -> int:
-        """Delete what has expired and what belongs to no upload; returns how much that was.
+        """Delete what has expired and what belongs to no upload; returns the number of both.
 
         Raises:
             StorageError: the folder cannot be read.
@@ -70,7 +58,7 @@ class UploadSweeper:
         return swept
 
     async def _sweep_files(self) -> int:
-        names = set(await self._files.names(older_than_s=self._expires_s))
+        names = set(await self._files.names(older_than_s=self._retention.keep_s))
         if not names:
             return 0
         async with self._database.transaction() as session:

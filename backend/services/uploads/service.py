@@ -1,7 +1,7 @@
 """Uploads in several requests, which a lost connection does not lose: created, appended to, then claimed for a job.
 
 The protocol they are sent by, tus 1.0, is spoken in `backend/api/routes/uploads.py`; where the bytes are is the matter
-of `backend/services/storage/spool/resumable.py`, or of `direct_uploads.py` for those that go straight to a bucket.
+of `backend/services/storage/spool/resumable.py`, or of `direct.py` for those that go straight to a bucket.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from backend.database.models import UploadRow
 from backend.database.session import Database
 from backend.domain.filenames import safe_filename
 from backend.errors import Conflict, ObjectMissing, TooLarge, UploadExpired, UploadInUse
-from backend.services.storage import SpooledFile, StorageService
-from backend.services.storage.spool.resumable import Checksum
+from backend.services.storage import DirectUploads, SpooledFile, StorageService
+from backend.services.storage.spool.resumable import Checksum, ResumableFiles
 from backend.services.uploads.appenders import Appenders
 from backend.services.uploads.direct import DirectUploadService
+from backend.services.uploads.views import UploadView, view_of
 
 logger = logging.getLogger(__name__)
 
 SILENT_AFTER_S = 2.0
-"""A client that asks how far its upload is has lost the connection on which nothing came for so long."""
+"""A client that asks for its offset has lost any connection that was silent for this long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,24 +55,36 @@ class ClaimedUpload(NamedTuple):
 class UploadService:
     """
     Args:
+        storage: says whether there is space.
+        files: where the bytes are.
+        direct: the bucket that clients may send to, if there is one.
         max_bytes: largest upload.
-        expires_s: an upload to which nothing has come for so long is deleted.
+        expires_s: an upload to which nothing has been added for that time is deleted.
 
     Attributes:
         direct: uploads that go past Aperta.
     """
 
-    def __init__(self, storage: StorageService, database: Database, *, max_bytes: int, expires_s: int) -> None:
+    def __init__(
+        self,
+        storage: StorageService,
+        files: ResumableFiles,
+        direct: DirectUploads | None,
+        database: Database,
+        *,
+        max_bytes: int,
+        expires_s: int,
+    ) -> None:
         self._storage = storage
-        self._files = storage.resumable
+        self._files = files
         self._database = database
         self._max_bytes = max_bytes
         self._expires_s = expires_s
         self._appenders = Appenders()
         self._claimed: set[str] = set()
-        self.direct = DirectUploadService(storage, database, max_bytes=max_bytes, expires_s=expires_s)
+        self.direct = DirectUploadService(storage, direct, database, max_bytes=max_bytes, expires_s=expires_s)
 
-    async def create(self, new: NewUpload) -> UploadRow:
+    async def create(self, new: NewUpload) -> UploadView:
         """Begin an upload of known or unknown size.
 
         Raises:
@@ -96,7 +109,7 @@ class UploadService:
         await self._files.create(str(row.spool))
         async with self._database.transaction() as session:
             session.add(row)
-        return row
+        return view_of(row)
 
     async def check_owner(self, upload_id: str, owner: str) -> None:
         """Refuse an upload that another began, in the words for one that is not there.
@@ -107,7 +120,7 @@ class UploadService:
         async with self._database.transaction() as session:
             await uploads.get_upload(session, upload_id, owner)
 
-    async def get(self, upload_id: str) -> UploadRow:
+    async def get(self, upload_id: str) -> UploadView:
         """An upload as it is now, for a client that wants to go on with it.
 
         Raises:
@@ -115,7 +128,7 @@ class UploadService:
             UploadExpired
         """
         await self._appenders.stop(upload_id, silent_s=SILENT_AFTER_S)
-        return await self._get(upload_id)
+        return view_of(await self._get(upload_id))
 
     async def append(
         self,
@@ -125,7 +138,7 @@ class UploadService:
         offset_bytes: int,
         size_bytes: int | None = None,
         checksum: Checksum | None = None,
-    ) -> UploadRow:
+    ) -> UploadView:
         """Take more of an upload. When this returns, it is on the disk; when the stream breaks off, so is what came.
 
         Args:
@@ -133,7 +146,7 @@ class UploadService:
             stream: the bytes.
             offset_bytes: where the client believes to be.
             size_bytes: of the whole, where it was not known before.
-            checksum: of the stream; if it is another one, nothing of it is kept.
+            checksum: of the stream; if it does not match, nothing of the stream is kept.
 
         Raises:
             NotFound, UploadExpired
@@ -160,7 +173,7 @@ class UploadService:
                 )
         if appending.scope.cancelled_caught:
             raise UploadInUse("Another request asked for this upload while nothing came. Go on from where it is.")
-        return await self._get(upload_id)
+        return view_of(await self._get(upload_id))
 
     async def delete(self, upload_id: str) -> None:
         """Forget an upload and what arrived of it; a request that appends to it is stopped.
@@ -175,7 +188,7 @@ class UploadService:
         await self._appenders.stop(upload_id)
         await self.discard(row)
 
-    async def complete(self, upload_id: str) -> UploadRow:
+    async def complete(self, upload_id: str) -> UploadView:
         """Finish an upload whose parts went straight to the bucket. Asking again changes nothing.
 
         Raises:
@@ -188,7 +201,7 @@ class UploadService:
             raise Conflict(
                 "Only an upload that was begun by POST /uploads/presign is completed; this one by its bytes."
             )
-        return await self.direct.complete(row)
+        return view_of(await self.direct.complete(row))
 
     async def discard(self, row: UploadRow) -> None:
         """Forget an upload and what arrived of it.
@@ -279,7 +292,7 @@ class UploadService:
                 yield spooled
 
     async def _use_up(self, row: UploadRow) -> None:
-        """Forget an upload that became a job. Never raises: the job is accepted, whatever becomes of this."""
+        """Forget an upload that became a job. Never raises, since the job is accepted already."""
         try:
             await self._set(row.id, expires_at=datetime.now(UTC))
             await self._remove(row)

@@ -1,7 +1,7 @@
-"""Telling others how a job ended: signed messages after the Standard Webhooks specification, and their log.
+"""Webhooks: signed messages about ended jobs, after the Standard Webhooks specification, and their log.
 
-One message is one row; its id is the `webhook-id` by which a receiver knows a message it has already had. Whoever
-schedules calls `attempt` after the pauses of `RETRY_AFTER_S` for as long as the outcome says `retry`.
+One message is one row; its id is the `webhook-id` by which a receiver recognises repeats. The caller
+repeats `attempt` after the pauses of `RETRY_AFTER_S` for as long as the outcome says `retry`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from standardwebhooks import Webhook
 
 from backend.database.jobs import get_job
-from backend.database.models import Delivery, DeliveryStatus, Job
+from backend.database.models import Delivery, Job
 from backend.database.session import Database
 from backend.database.webhooks import get_delivery, list_deliveries
+from backend.domain.states.webhooks import DeliveryStatus
 from backend.errors import AppError, InvalidInput
 from backend.services.remote.client import OutboundClient
+from backend.services.webhooks.views import DeliveryView, view_of
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +60,6 @@ class WebhookService:
         secrets: what messages are signed with, as `whsec_…`; several while one replaces another. None: no callbacks.
         default_url: called for jobs whose request names no callback.
         timeout_s: longest time for one attempt.
-
-    Attributes:
         schedule: makes the attempts for a message; by default there is one, at once.
     """
 
@@ -71,13 +71,14 @@ class WebhookService:
         secrets: Sequence[str] = (),
         default_url: str | None = None,
         timeout_s: float = 15,
+        schedule: Callable[[str], Awaitable[object]] | None = None,
     ) -> None:
         self._database = database
         self._client = client
         self._signers = [Webhook(secret) for secret in secrets]
         self._default_url = default_url
         self._timeout_s = timeout_s
-        self.schedule: Callable[[str], Awaitable[object]] = self.attempt
+        self._schedule = schedule or self.attempt
 
     async def callback_for(self, url: str | None) -> str | None:
         """The address to tell about a job: the one asked for, else the configured one, else none.
@@ -147,7 +148,7 @@ class WebhookService:
         async with self._database.transaction() as session:
             row = await get_delivery(session, delivery_id, lock=True)
             row.attempts += 1
-            if row.status != DeliveryStatus.DELIVERED:  # by another attempt meanwhile
+            if row.status != DeliveryStatus.DELIVERED:  # another attempt may have delivered it
                 row.last_status, row.last_error = status, trouble and trouble[:MAX_ERROR_CHARS]
                 if trouble is None:
                     row.status, row.delivered_at = DeliveryStatus.DELIVERED, datetime.now(UTC)
@@ -155,11 +156,11 @@ class WebhookService:
                     row.status = DeliveryStatus.FAILED
             return DeliveryOutcome(DeliveryStatus(row.status))
 
-    async def redeliver(self, job_id: str, delivery_id: str) -> Delivery:
-        """Send a message once more, whatever became of it so far.
+    async def redeliver(self, job_id: str, delivery_id: str) -> DeliveryView:
+        """Send a message again, even one that was delivered.
 
         Returns:
-            The message as it stands when it is scheduled again.
+            The message as scheduled.
 
         Raises:
             NotFound
@@ -167,11 +168,11 @@ class WebhookService:
         async with self._database.transaction() as session:
             row = await get_delivery(session, delivery_id, job_id=job_id, lock=True)
             row.status, row.delivered_at, row.last_error = DeliveryStatus.PENDING, None, None
-        await self.schedule(delivery_id)
+        await self._schedule(delivery_id)
         async with self._database.transaction() as session:
-            return await get_delivery(session, delivery_id, job_id=job_id)
+            return view_of(await get_delivery(session, delivery_id, job_id=job_id))
 
-    async def list(self, job_id: str) -> Sequence[Delivery]:
+    async def list(self, job_id: str) -> Sequence[DeliveryView]:
         """Every message about a job, oldest first.
 
         Raises:
@@ -179,7 +180,7 @@ class WebhookService:
         """
         async with self._database.transaction() as session:
             await get_job(session, job_id)
-            return await list_deliveries(session, job_id)
+            return [view_of(row) for row in await list_deliveries(session, job_id)]
 
     async def _send(self, delivery: Delivery, job: Job) -> tuple[int | None, str | None]:
         """Status of the answer, and what went wrong."""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from backend.domain.attribution import speaker_stats
 from backend.domain.manifest import MANIFEST_VERSION, manifest_of, parse_manifest
 from backend.domain.transcript import Segment, Transcript, Word
-from backend.domain.voices import SpeakerIdentity
+from backend.domain.voices import SpeakerIdentity, show_names
 from backend.errors import InvalidInput, NewerManifest
 from backend.services.storage import StoredObject
 
@@ -41,6 +41,7 @@ ANYTHING = st.recursive(
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=10,
 )
+SEGMENT = {"start_s": 0.0, "end_s": 1.0, "speaker": "Speaker 1", "text": "x"}
 SAID = Transcript(
     (
         Segment(0.1, 0.9, "Hello.", (Word(" Hello.", 0.1, 0.9, 0.87654321), Word("?")), "Ada"),
@@ -102,7 +103,8 @@ def test_objects_are_named_by_key_because_they_move_between_stores() -> None:
 
 def test_what_is_read_is_what_was_written() -> None:
     found = parse_manifest(json.dumps(document()))
-    assert found.transcript == SAID
+    assert found.transcript is not None
+    assert show_names(found.transcript, {item.label: item.name for item in found.speakers}) == SAID
     assert (found.uploaded_at, found.completed_at) == (AT, AT + timedelta(seconds=5))
     assert [(item.label, item.display_name) for item in found.participants] == [
         ("Speaker 1", "Ada"),
@@ -156,6 +158,7 @@ def test_what_a_later_release_adds_is_ignored() -> None:
         ({"objects": [{**AUDIO_VALUES, "key": "conv_b/2026/01/15/m.wav"}]}, "objects.0.key"),
         ({"objects": [{**AUDIO_VALUES, "size_bytes": -1}]}, "objects.0.size_bytes"),
         ({"segments": [{"start_s": 0, "end_s": 1, "speaker": "Nobody", "text": "x"}]}, "segments.0.speaker"),
+        ({"segments": [SEGMENT | {"words": [{"text": "x", "start_s": float("nan")}]}]}, "segments.0.words.0.start_s"),
         ({"participants": [PARTICIPANT, PARTICIPANT]}, "participants"),
     ],
 )

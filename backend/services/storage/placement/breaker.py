@@ -1,6 +1,6 @@
 """The circuit breaker of one store: closed while it works, open while it does not, half-open while a canary is out.
 
-While it is not closed, nobody waits for the store: saves see the cause and go elsewhere. After a cool-down one small
+While it is not closed, no save waits for the store: saves see the cause and go elsewhere. After a cool-down one small
 object is written, read and deleted in the background; only that closes the breaker, since a store that answers may
 still refuse writes. The pattern is Michael Nygard's ("Release It!"), the thresholds are below.
 """
@@ -15,6 +15,7 @@ import time
 from collections import deque
 from concurrent.futures import Future
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -30,12 +31,12 @@ Cause = Literal["configuration", "full", "unavailable"]
 FAILURES_IN_A_ROW = 3
 OF_THE_LAST = 20
 FAILURES_OF_THE_LAST = 10
-"""So many transient failures open it. Each is one save, which the store's client has tried three times."""
+"""How many transient failures open it. Each is one save, which the store's client has tried three times."""
 
 
 @dataclass(frozen=True, slots=True)
 class BreakerView:
-    """A breaker at one moment.
+    """A snapshot of a breaker.
 
     Attributes:
         cause: configuration (waiting does not help), full or unavailable; None while closed.
@@ -83,7 +84,23 @@ class Breaker:
         return self._error
 
     @property
+    def trouble(self) -> StorageError | None:
+        """A copy of `error` to raise, which says when the store is asked next."""
+        return self.dated(self._error) if self._error is not None else None
+
+    def dated(self, error: StorageError) -> StorageError:
+        """Return a copy of an error, with the time until the store is asked next in it, if it is known.
+
+        A copy, since an exception that is raised many times would collect all their tracebacks.
+        """
+        again = copy(error).with_traceback(None)
+        if isinstance(again, StorageUnavailable):
+            again.retry_in_s = self.view().retry_in_s
+        return again
+
+    @property
     def state(self) -> BreakerState:
+        """Where it is now."""
         if self._error is None:
             return "closed"
         return "half_open" if self._canary_out else "open"
@@ -115,8 +132,8 @@ class Breaker:
             self._lost_s += took_s
         self._outcomes.append(False)
         few = self._in_a_row < FAILURES_IN_A_ROW and self._lost_s <= self._patience_s
-        seldom = self._outcomes.count(False) < FAILURES_OF_THE_LAST
-        if isinstance(error, StorageUnavailable) and few and seldom:
+        rare = self._outcomes.count(False) < FAILURES_OF_THE_LAST
+        if isinstance(error, StorageUnavailable) and few and rare:
             logger.warning("%s failed, %d in a row: %s", self._store.name, self._in_a_row, error)
             return
         self.open(error)
@@ -150,7 +167,7 @@ class Breaker:
             self._watch = asyncio.create_task(self._ask_until_back())
 
     async def ask(self) -> None:
-        """Ask the store now. Callers at the same moment, from whatever event loop, share one question."""
+        """Ask the store now. Concurrent callers, from any event loop, share one question."""
         with self._lock:
             question, mine = self._question, False
             if question is None or question.done():

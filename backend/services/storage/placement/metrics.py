@@ -1,4 +1,4 @@
-"""The storage layer in Prometheus' terms, read at the moment it is asked for."""
+"""The storage layer in Prometheus' terms, measured when it is asked for."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ class StorageMetrics(Collector):
         self._config = config
 
     def collect(self) -> Iterator[Metric]:
+        self._space.look()
         yield self._breaker_state()
         yield from self._disk()
         yield from self._saves()

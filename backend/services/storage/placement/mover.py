@@ -2,66 +2,75 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import AsyncIterator
-from copy import copy
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
 
 from backend.concurrency.lanes import ThreadLane
 from backend.errors import InvalidInput, ObjectExists, ObjectMissing, StorageError
-from backend.services.storage.files import disk_errors
-from backend.services.storage.integrity import corrupt
+from backend.services.storage.files import sha256_of_file
+from backend.services.storage.integrity import corrupt, sha256_of
 from backend.services.storage.keys import distinct_key
 from backend.services.storage.placement.breaker import Breaker
 from backend.services.storage.placement.stores import Stores
 from backend.services.storage.port import ObjectStore
-from backend.services.storage.values import ListedObject, LocalFile, Move, SpooledFile, StoredObject
-
-State = tuple[int, int, int]
+from backend.services.storage.spool.temporary import Spool
+from backend.services.storage.values import ListedObject, LocalFile, Move, NewObject, SpooledFile, StoredObject
 
 
 @dataclass(frozen=True, slots=True)
 class VerifiedFile:
-    """A local object whose bytes were read a moment ago and found to be those that were saved.
+    """The bytes of a local object, read a moment ago and found to be those that were saved.
 
     Attributes:
-        state: inode, size and modification time of before they were read.
+        spooled: the object's own file, or a copy.
+        version: the object's, of before its bytes were read.
     """
 
     spooled: SpooledFile
-    state: State
+    locator: str
+    version: str
 
 
 class Mover:
     """Copies local objects to the primary store.
 
     Args:
-        stores: which one is primary, and which one local.
+        stores: which one is primary, and which ones are local.
         breaker: the primary's.
+        spool: for objects that are not files.
         disk: threads for reading files.
     """
 
-    def __init__(self, stores: Stores, breaker: Breaker, disk: ThreadLane) -> None:
+    def __init__(self, stores: Stores, breaker: Breaker, spool: Spool, disk: ThreadLane) -> None:
         self._stores = stores
         self._breaker = breaker
+        self._spool = spool
         self._disk = disk
 
     @property
     def has_target(self) -> bool:
         """Whether local objects belong elsewhere; then the primary store is where."""
-        return self._stores.primary.name != "local"
+        return not self._stores.primary.traits.is_local
+
+    @property
+    def sources(self) -> frozenset[str]:
+        """The names, in rows, of the stores whose objects are on this machine's disk."""
+        return frozenset(store.name for store in self._stores.local)
 
     @property
     def trouble(self) -> StorageError | None:
         """Why the primary store is not to be tried now; None: it may be."""
-        error = self._breaker.error
-        # A copy: an exception that is raised many times would collect all their tracebacks.
-        return error and copy(error).with_traceback(None)
+        return self._breaker.trouble
 
-    async def verified_file(self, stored: StoredObject) -> VerifiedFile:
-        """Read a local object and hold its bytes against what is known of it.
+    def will_move(self, store_name: str) -> bool:
+        """Whether objects of a store belong elsewhere."""
+        return self.has_target and store_name in self.sources
+
+    @asynccontextmanager
+    async def verified_file(self, stored: StoredObject) -> AsyncGenerator[VerifiedFile, None]:
+        """Read a local object and compare its bytes with what was saved; the file lives as long as the context.
 
         Raises:
             ObjectCorrupt: they are not those that were saved.
@@ -69,18 +78,19 @@ class Mover:
             StorageError: the disk does not give it.
             InvalidInput: its locator leads nowhere.
         """
-        path = await self._path(stored.locator)
-        state, sha256 = await self._disk.run(_read, path)
-        if state[1] != stored.size_bytes:
-            raise corrupt(stored.locator, f"it has {state[1]} bytes instead of {stored.size_bytes}")
-        if sha256 != stored.sha256:
-            raise corrupt(stored.locator, "its SHA-256 is another one")
-        return VerifiedFile(SpooledFile(path, stored.size_bytes, stored.sha256), state)
+        store = self._get_local(stored.locator)
+        found = await store.stat(stored.locator)
+        if found.size_bytes != stored.size_bytes:
+            raise corrupt(stored.locator, f"it has {found.size_bytes} bytes instead of {stored.size_bytes}")
+        async with self._as_file(store, stored.locator) as spooled:
+            if spooled.sha256 != stored.sha256:
+                raise corrupt(stored.locator, "its SHA-256 differs")
+            yield VerifiedFile(spooled, stored.locator, found.version)
 
     async def is_unchanged(self, file: VerifiedFile) -> bool:
-        """Whether nobody wrote to the file since; deleting it is no change of what was read."""
+        """Whether the object still has the bytes that were read. Deleting it changes none of them."""
         try:
-            return await self._disk.run(_state, file.spooled.path) == file.state
+            return (await self._get_local(file.locator).stat(file.locator)).version == file.version
         except ObjectMissing:
             return True
 
@@ -104,19 +114,12 @@ class Mover:
         """
         primary, conversation_id = self._stores.primary, stored.key.partition("/")[0]
         headers = {"conversation_id": conversation_id, "upload_time": at}
+        new = NewObject(file.spooled, stored.kind, stored.key, stored.content_type, headers, move=Move(max_bytes_per_s))
         taken = ObjectExists(f"{stored.key} is taken in {primary.name} by other bytes.")
         # The second name is the same in every attempt, so that a later one finds what an earlier one left.
         for key in (stored.key, distinct_key(stored.key, stored.sha256[:12])):
             try:
-                moved = await primary.put(
-                    file.spooled,
-                    kind=stored.kind,
-                    key=key,
-                    content_type=stored.content_type,
-                    metadata=headers,
-                    give_up=lambda: self.trouble,
-                    move=Move(max_bytes_per_s),
-                )
+                moved = await primary.put(replace(new, key=key), give_up=lambda: self.trouble)
             except ObjectExists as error:
                 taken = error
             except StorageError as error:
@@ -128,35 +131,28 @@ class Mover:
         raise taken
 
     async def iterate_local(self) -> AsyncIterator[ListedObject]:
-        """List every object in the local folder. Errors as in `verified_file`."""
-        async for item in self._local.iterate():
-            yield item
+        """List every object on this machine's disk. Errors as in `verified_file`."""
+        for store in self._stores.local:
+            async for item in store.iterate():
+                yield item
 
     async def hash_local(self, locator: str) -> str:
         """Return the SHA-256 of a local object. Errors as in `verified_file`."""
-        return await self._disk.run(_hash, await self._path(locator))
+        return await sha256_of(self._get_local(locator), locator)
 
-    @property
-    def _local(self) -> ObjectStore:
-        return next(store for store in self._stores.all if store.name == "local")
+    @asynccontextmanager
+    async def _as_file(self, store: ObjectStore, locator: str) -> AsyncGenerator[SpooledFile, None]:
+        if store.traits.serves_paths:
+            found = await store.access(locator, filename="", content_type="")
+            if isinstance(found, LocalFile):
+                size_bytes = (await store.stat(locator)).size_bytes
+                yield SpooledFile(found.path, size_bytes, await self._disk.run(sha256_of_file, found.path))
+                return
+        async with aclosing(store.open(locator)) as chunks, self._spool.receive(chunks) as spooled:
+            yield spooled
 
-    async def _path(self, locator: str) -> Path:
-        found = await self._local.access(locator, filename="", content_type="")
-        if not isinstance(found, LocalFile):
+    def _get_local(self, locator: str) -> ObjectStore:
+        store = self._stores.get_owner(locator)
+        if not store.traits.is_local:
             raise InvalidInput(f"{locator[:200]!r} is not on this disk.")
-        return found.path
-
-
-def _state(path: Path) -> State:
-    with disk_errors(path):
-        found = path.stat()
-    return found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def _read(path: Path) -> tuple[State, str]:
-    return _state(path), _hash(path)
-
-
-def _hash(path: Path) -> str:
-    with disk_errors(path), path.open("rb", buffering=0) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return store

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import replace
 from uuid import uuid4
 
@@ -15,7 +13,7 @@ from backend.services.storage.keys import distinct_key
 from backend.services.storage.placement.breaker import Breaker
 from backend.services.storage.placement.stores import Stores
 from backend.services.storage.port import ObjectStore
-from backend.services.storage.values import GiveUp, ObjectKind, SpooledFile, StoredObject
+from backend.services.storage.values import GiveUp, NewObject, StoredObject
 
 logger = logging.getLogger(__name__)
 
@@ -43,9 +41,7 @@ class Placement:
         self.failures: Counter[str] = Counter()
         self.fallbacks = 0
 
-    async def put(
-        self, spooled: SpooledFile, kind: ObjectKind, key: str, content_type: str, headers: Mapping[str, object]
-    ) -> StoredObject:
+    async def put(self, new: NewObject) -> StoredObject:
         """Save, with a warning if that is not where it should be.
 
         Raises:
@@ -53,13 +49,11 @@ class Placement:
         """
         cause = self._breaker.error
         # A folder answers at once; only a store across a network is spared the question.
-        if cause is None or self._primary.name == "local":
+        if cause is None or self._primary.traits.is_local:
             begun = time.monotonic()
-            give_up = self._give_up(spooled.size_bytes)
+            give_up = self._give_up(new.spooled.size_bytes)
             try:
-                stored = await _put_under_free_name(
-                    self._primary, spooled, kind, key, content_type, headers, give_up=give_up
-                )
+                stored = await _put_under_free_name(self._primary, new, give_up=give_up)
             except StorageError as error:
                 cause = error
                 await self._note(error, time.monotonic() - begun)
@@ -68,9 +62,9 @@ class Placement:
                 return stored
         self._breaker.ensure_watched()
         if self._fallback is None:
-            raise _again(cause) from cause
+            raise self._breaker.dated(cause) from cause
         self.fallbacks += 1
-        stored = await _put_under_free_name(self._fallback, spooled, kind, key, content_type, headers)
+        stored = await _put_under_free_name(self._fallback, new)
         return self._explained(stored, cause)
 
     async def _note(self, error: StorageError, took_s: float) -> None:
@@ -88,13 +82,13 @@ class Placement:
         return replace(stored, warnings=(*stored.warnings, warning), parked=str(cause) if alone else None)
 
     def _give_up(self, size_bytes: int) -> GiveUp:
-        """A save that waits for its turn, or crawls, ends when others find the store dead, and in any case in time."""
+        """Ends a save that waits or crawls once another one finds the store dead, and in any case in time."""
         limit_s = self._save_timeout_s * (1 + size_bytes / _BYTES_PER_TIMEOUT)
         deadline = time.monotonic() + limit_s
 
         def give_up() -> StorageError | None:
-            if self._breaker.error is not None:
-                return _again(self._breaker.error)
+            if (trouble := self._breaker.trouble) is not None:
+                return trouble
             if time.monotonic() < deadline:
                 return None
             return StorageUnavailable(
@@ -105,28 +99,12 @@ class Placement:
         return give_up
 
 
-def _again(error: StorageError) -> StorageError:
-    """A copy to raise: an exception raised many times would collect all their tracebacks."""
-    return copy.copy(error).with_traceback(None)
-
-
-async def _put_under_free_name(
-    store: ObjectStore,
-    spooled: SpooledFile,
-    kind: ObjectKind,
-    key: str,
-    content_type: str,
-    headers: Mapping[str, object],
-    *,
-    give_up: GiveUp | None = None,
-) -> StoredObject:
+async def _put_under_free_name(store: ObjectStore, new: NewObject, *, give_up: GiveUp | None = None) -> StoredObject:
     """Objects are write-once, so a taken name gets a token added rather than an error to the caller."""
-    name = key
+    named = new
     for _ in range(_NAMES_TO_TRY):
         try:
-            return await store.put(
-                spooled, kind=kind, key=name, content_type=content_type, metadata=headers, give_up=give_up
-            )
+            return await store.put(named, give_up=give_up)
         except ObjectExists:
-            name = distinct_key(key, uuid4().hex[:6])
-    raise StorageError(f"No free name found for {key}.")
+            named = replace(new, key=distinct_key(new.key, uuid4().hex[:6]))
+    raise StorageError(f"No free name found for {new.key}.")

@@ -1,27 +1,27 @@
 """Recordings that were accepted and wait for their job: complete files in the spool that outlive the process.
 
-Whoever receives an upload holds a lock on it until somebody has written down that it is kept. So a file that is not
-locked, and that nobody has written down, was left by a process that died in between.
+The receiver of an upload holds a lock on its file until a job's row names it. So a file that is neither locked nor
+named was left by a process that died in between.
 """
 
 from __future__ import annotations
 
-import os
-import time
 from pathlib import Path
 
 from backend.concurrency.lanes import ThreadLane
 from backend.errors import ObjectMissing
 from backend.services.storage.files import disk_errors, is_locked, make_own_folder, refuse_links, sync_folder
+from backend.services.storage.spool.folder import SpoolFolder
 from backend.services.storage.values import SpooledFile
 
 
 class AcceptedRecordings:
-    """Files under UPLOAD_DIR/.spool/kept, each named as its owner likes; a name is used once."""
+    """Files under UPLOAD_DIR/.spool/kept, named by their owners; a name is used once."""
 
     def __init__(self, upload_dir: Path, lane: ThreadLane) -> None:
         self._root = upload_dir.absolute()
-        self._folder = self._root / ".spool" / "kept"
+        self._files = SpoolFolder(self._root / ".spool" / "kept", self._root, lane)
+        self._folder = self._files.path
         self._lane = lane
 
     async def add(self, spooled: SpooledFile, name: str) -> SpooledFile:
@@ -41,12 +41,12 @@ class AcceptedRecordings:
         return await self._lane.run(self._get, name, size_bytes, sha256)
 
     async def remove(self, name: str) -> None:
-        """Delete a file; one that is already gone is no error."""
-        await self._lane.run(self._remove, name)
+        """Delete a file; a missing one is no error."""
+        await self._files.remove(name)
 
     async def names(self, older_than_s: float) -> list[str]:
-        """Every file that has been here for so long and that nobody holds."""
-        return await self._lane.run(self._names, older_than_s)
+        """List the files that are older than that and not locked."""
+        return await self._files.names(older_than_s, spare=is_locked)
 
     def _keep(self, spooled: SpooledFile, name: str) -> SpooledFile:
         target = self._folder / name
@@ -66,17 +66,3 @@ class AcceptedRecordings:
                     "UPLOAD_DIR, or S3."
                 )
         return SpooledFile(path, size_bytes, sha256)
-
-    def _remove(self, name: str) -> None:
-        refuse_links(self._folder, self._root)
-        with disk_errors(self._folder / name):
-            (self._folder / name).unlink(missing_ok=True)
-
-    def _names(self, older_than_s: float) -> list[str]:
-        refuse_links(self._folder, self._root)
-        if not self._folder.is_dir():
-            return []
-        oldest = time.time() - older_than_s
-        with disk_errors(self._folder), os.scandir(self._folder) as entries:
-            own = [entry for entry in entries if entry.is_file(follow_symlinks=False)]
-            return sorted(entry.name for entry in own if entry.stat().st_ctime <= oldest and not is_locked(entry))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -31,11 +30,12 @@ from backend.services.storage.files import (
     refuse_links,
     sync_folder,
 )
+from backend.services.storage.spool.folder import SpoolFolder
 from backend.services.storage.spool.writer import Digest, FileWriter, Pipeline
 from backend.services.storage.values import SpooledFile
 
 SAFE_EVERY_BYTES = 64 * 1024 * 1024
-"""So much of one request is lost at most when the process is killed."""
+"""The most that one request loses when the process is killed."""
 HASHES_KEPT = 1024
 
 NoteArrived = Callable[[int], Awaitable[None]]
@@ -59,7 +59,8 @@ class ResumableFiles:
 
     def __init__(self, upload_dir: Path, lane: ThreadLane) -> None:
         self._root = upload_dir.absolute()
-        self._folder = self._root / ".spool" / "uploads"
+        self._files = SpoolFolder(self._root / ".spool" / "uploads", self._root, lane)
+        self._folder = self._files.path
         self._lane = lane
         # Only a cache: what a restart loses is hashed again when the file is complete.
         self._hashes: OrderedDict[str, tuple[int, Digest]] = OrderedDict()
@@ -74,13 +75,13 @@ class ResumableFiles:
 
     @asynccontextmanager
     async def open(self, name: str) -> AsyncGenerator[ResumableFile, None]:
-        """Have a file for oneself, in all processes that see this disk, until the end of the context.
+        """Lock a file against all processes that see this disk, until the end of the context.
 
         Raises:
             ObjectMissing: it is not on this machine.
-            UploadInUse: somebody else has it.
+            UploadInUse: another request has it.
         """
-        held: list[int] = []  # filled by the thread, so that a caller who is cancelled meanwhile leaves no lock behind
+        held: list[int] = []  # filled by the thread, so that a cancelled caller leaves no lock behind
         try:
             await self._lane.run(self._lock, name, held)
             yield ResumableFile(self._folder / name, held[0], self._lane, self._hashes)
@@ -89,13 +90,13 @@ class ResumableFiles:
                 os.close(descriptor)
 
     async def remove(self, name: str) -> None:
-        """Delete a file; one that is already gone is no error."""
+        """Delete a file; a missing one is no error."""
         self._hashes.pop(name, None)
-        await self._lane.run(self._remove, name)
+        await self._files.remove(name)
 
     async def names(self, older_than_s: float) -> list[str]:
-        """Every file that nothing has happened to for so long."""
-        return await self._lane.run(self._names, older_than_s)
+        """List the files that have not changed since then."""
+        return await self._files.names(older_than_s)
 
     def _create(self, name: str) -> None:
         with disk_errors(self._folder / name):
@@ -118,22 +119,9 @@ class ResumableFiles:
             except BlockingIOError as error:
                 raise UploadInUse("Another request is using this upload. Try again in a moment.") from error
 
-    def _remove(self, name: str) -> None:
-        refuse_links(self._folder, self._root)
-        with disk_errors(self._folder / name):
-            (self._folder / name).unlink(missing_ok=True)
-
-    def _names(self, older_than_s: float) -> list[str]:
-        refuse_links(self._folder, self._root)
-        if not self._folder.is_dir():
-            return []
-        oldest = time.time() - older_than_s
-        with disk_errors(self._folder), os.scandir(self._folder) as entries:
-            return sorted(entry.name for entry in entries if entry.stat(follow_symlinks=False).st_ctime <= oldest)
-
 
 class ResumableFile:
-    """One file, locked by whoever holds this."""
+    """One file, locked for the holder of this object."""
 
     def __init__(
         self, path: Path, descriptor: int, lane: ThreadLane, hashes: OrderedDict[str, tuple[int, Digest]]
@@ -163,8 +151,8 @@ class ResumableFile:
 
         Raises:
             TooLarge: the stream is longer than the file may become.
-            ChecksumMismatch: it is another one; the file is as before.
-            StorageError: what the disk says.
+            ChecksumMismatch: the bytes do not match it; the file is as before.
+            StorageError: the disk refuses.
         """
         sha256 = self._hash_at(start_bytes)
         before = kept = sha256.copy() if sha256 else None
@@ -178,7 +166,7 @@ class ResumableFile:
             await piece.secure()
             kept = sha256
         except BaseException as error:
-            # The sender has gone, or somebody wants us to stop: both find here what came. Our own errors say otherwise.
+            # The sender has gone, or this request was cancelled: the next one finds the bytes that came.
             if not checksum and not isinstance(error, AppError):
                 with CancelScope(shield=True):
                     await piece.secure()

@@ -44,6 +44,11 @@ class DiskSpace:
         if self.state != before:
             self._log_change()
 
+    def measure(self) -> int | None:
+        """Look, and return the free bytes."""
+        self.look()
+        return self.free_bytes
+
     def check(self, needed_bytes: int | None = None) -> None:
         """Measure, and do nothing if an upload may come.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import time
 from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from uuid import uuid4
 from anyio import CancelScope
 
 from backend.concurrency.lanes import ThreadLane
+from backend.domain.lifecycle import INTERRUPTED_UPLOADS
 from backend.errors import TooLarge
 from backend.services.storage.files import (
     CHUNK_BYTES,
@@ -26,15 +26,12 @@ from backend.services.storage.files import (
     make_own_folder,
     new_file,
 )
+from backend.services.storage.spool.folder import SpoolFolder
 from backend.services.storage.spool.space import DiskSpace
 from backend.services.storage.spool.writer import Digest, FileWriter, Pipeline
 from backend.services.storage.values import SpooledFile
 
 logger = logging.getLogger(__name__)
-
-STALE_AFTER_S = 10
-"""A file of an upload is locked from the start. One that is not, so long after its last byte, was left by a process
-that was killed."""
 
 _FILES = ("*.part", "uploads/*", "kept/*")
 """Uploads in one request, uploads that may be resumed, recordings that wait for their job."""
@@ -57,7 +54,8 @@ class Spool:
 
     def __init__(self, upload_dir: Path, lane: ThreadLane) -> None:
         self._root = upload_dir.absolute()
-        self._folder = self._root / ".spool"
+        self._files = SpoolFolder(self._root / ".spool", self._root, lane)
+        self._folder = self._files.path
         self._lane = lane
 
     async def start(self) -> None:
@@ -68,9 +66,9 @@ class Spool:
         """
         await self._lane.run(self._start)
 
-    async def sweep(self) -> None:
-        """Remove what processes left that were killed while they received an upload."""
-        await self._lane.run(self._sweep)
+    async def sweep(self) -> int:
+        """Remove the files of processes that were killed while they received an upload; returns how many."""
+        return await self._lane.run(self._sweep)
 
     @asynccontextmanager
     async def receive(
@@ -89,7 +87,7 @@ class Spool:
             StorageMisconfigured: the folder is read-only or not ours.
         """
         path = self._folder / f"{uuid4().hex}.part"
-        held: list[int] = []  # filled by a thread, so that a caller who is cancelled meanwhile leaves no lock behind
+        held: list[int] = []  # filled by a thread, so that a caller who is cancelled at that time leaves no lock behind
         try:
             yield await self._write(path, stream, max_bytes, space, held)
         finally:
@@ -104,9 +102,8 @@ class Spool:
         return await self._lane.run(self._list_files)
 
     async def remove(self, name: str) -> None:
-        """Delete a file by the name that `list_files` gives it; one that is already gone is no error."""
-        with disk_errors(self._folder / name):
-            await self._lane.run((self._folder / name).unlink, missing_ok=True)
+        """Delete a file by the name that `list_files` gives it; a missing one is no error."""
+        await self._files.remove(name)
 
     async def _write(
         self, path: Path, stream: AsyncIterable[bytes], max_bytes: int | None, space: DiskSpace | None, held: list[int]
@@ -149,17 +146,16 @@ class Spool:
             make_own_folder(self._folder, self._root)
             self._sweep()
 
-    def _sweep(self) -> None:
+    def _sweep(self) -> int:
         with disk_errors(self._folder):
-            for path in self._folder.glob("*.part"):
-                _remove_if_stale(path)
+            return sum([_remove_if_stale(path) for path in self._folder.glob("*.part")])
 
 
 def _new_writer(path: Path, digest: Digest, held: list[int]) -> FileWriter:
     with disk_errors(path):
         make_folder(path.parent)
         writer = FileWriter(path, new_file(path), digests=(digest,))
-    with suppress(OSError):  # where files cannot be locked, nobody sweeps them
+    with suppress(OSError):  # where files cannot be locked, none are swept
         held.append(lock(path))
     return writer
 
@@ -173,9 +169,13 @@ def _remove(path: Path) -> None:
             logger.warning("%s was left behind: %s", path, error.strerror)
 
 
-def _remove_if_stale(path: Path) -> None:
+def _remove_if_stale(path: Path) -> bool:
+    """Whether the file was removed. A process that receives an upload holds a lock on its file."""
     try:
-        if time.time() - path.lstat().st_mtime > STALE_AFTER_S and not is_locked(path):
-            path.unlink()
+        changed_at = datetime.fromtimestamp(path.lstat().st_mtime, UTC)
+        if not INTERRUPTED_UPLOADS.expired(changed_at, datetime.now(UTC)) or is_locked(path):
+            return False
+        path.unlink()
     except FileNotFoundError:
-        return  # another process swept it first
+        return False  # another process swept it first
+    return True

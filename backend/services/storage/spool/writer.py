@@ -20,7 +20,7 @@ KEEP_CACHED_BYTES = 256 * 1024 * 1024
 """A recording of ordinary size stays in the page cache, where decoding will look for it."""
 WRITE_BACK_BYTES = 8 * 1024 * 1024
 MOST_PENDING_BYTES = 4 * CHUNK_BYTES
-"""So much waits for the disk at most; a client that is faster has to wait too."""
+"""The most that waits for the disk; a faster client has to wait as well."""
 BATCHES_PER_TURN = 16
 _MAX_PIECES = 1024  # of one writev: IOV_MAX on Linux
 
@@ -53,7 +53,7 @@ class FileWriter:
         self.size_bytes = 0
 
     def write(self, chunks: list[bytes]) -> None:
-        """Append the chunks; a large batch is hashed on another core meanwhile.
+        """Append the chunks; a large batch is hashed on another core at the same time.
 
         Raises:
             StorageError: what the disk says.
@@ -119,7 +119,7 @@ class FileWriter:
         """
         self._written_back_bytes = self.size_bytes
         if self.size_bytes > KEEP_CACHED_BYTES:
-            with suppress(OSError):  # advice, no more; whether the disk works is told by fsync
+            with suppress(OSError):  # only advice; fsync reports whether the disk works
                 os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
@@ -156,7 +156,7 @@ class Pipeline:
             while self._pending_bytes or self._turn is not None:
                 self._start_turn()
                 if self._turn is not None:
-                    # Shielded: whoever is cancelled here may still want to know how the write went.
+                    # Shielded: a cancelled caller may still want to know how the write ended.
                     await asyncio.shield(self._turn)
                     self._turn = None
         finally:
@@ -170,7 +170,7 @@ class Pipeline:
             if self._turn is not None:
                 await asyncio.wait([self._turn])
                 if not self._turn.cancelled():
-                    self._turn.exception()  # looked at: whatever ended the stream says more
+                    self._turn.exception()  # looked at: the error that ended the stream says more
 
     def _start_turn(self) -> None:
         """See to it that a thread writes. Raises what the last one ran into."""
@@ -182,7 +182,7 @@ class Pipeline:
             self._turn.add_done_callback(lambda _turn: self._space.set())
 
     def _write_some(self) -> None:
-        """In a thread: batch after batch without going back to the loop, but not for so long that others starve."""
+        """In a thread: batch after batch without going back to the loop, but not long enough to starve other work."""
         for _ in range(BATCHES_PER_TURN):
             with self._lock:
                 if self._pending_bytes < self._least_bytes:

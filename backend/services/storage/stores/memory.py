@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -17,11 +17,12 @@ from backend.services.storage.values import (
     Expected,
     GiveUp,
     ListedObject,
-    Move,
+    NewObject,
     ObjectKind,
+    ObjectState,
     PresignedUrl,
-    SpooledFile,
     StoredObject,
+    StoreTraits,
     UnfinishedMultipart,
 )
 
@@ -46,6 +47,10 @@ class MemoryStore:
     def name(self) -> str:
         return self._name
 
+    @property
+    def traits(self) -> StoreTraits:
+        return StoreTraits(presigns=True)
+
     def locator(self, kind: ObjectKind, key: str) -> str:
         return f"{self._name}://{kind}/{key}"
 
@@ -58,25 +63,15 @@ class MemoryStore:
     async def check(self, *, write: bool = True) -> None:  # noqa: ARG002  a dict that reads can also write
         self._answer()
 
-    async def put(
-        self,
-        spooled: SpooledFile,
-        *,
-        kind: ObjectKind,
-        key: str,
-        content_type: str,
-        metadata: Mapping[str, object],  # noqa: ARG002
-        give_up: GiveUp | None = None,  # noqa: ARG002
-        move: Move | None = None,
-    ) -> StoredObject:
+    async def put(self, new: NewObject, *, give_up: GiveUp | None = None) -> StoredObject:  # noqa: ARG002
         self._answer()
-        locator = self.locator(kind, validated_key(key))
-        data = await anyio.Path(spooled.path).read_bytes()
-        if locator in self.objects and not (move and self.objects[locator] == data):
+        locator, source = self.locator(new.kind, validated_key(new.key)), new.spooled
+        data = await anyio.Path(source.path).read_bytes()
+        if locator in self.objects and not (new.move and self.objects[locator] == data):
             raise ObjectExists(f"{locator} exists already.")
         self.objects[locator] = data
         self.saved_at[locator] = datetime.now(UTC)
-        return StoredObject(locator, self._name, key, kind, spooled.size_bytes, spooled.sha256, content_type)
+        return StoredObject(locator, self._name, new.key, new.kind, source.size_bytes, source.sha256, new.content_type)
 
     async def open(self, locator: str, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
         validated_range(start, end)
@@ -84,8 +79,9 @@ class MemoryStore:
         for offset in range(0, len(data), CHUNK_BYTES):
             yield data[offset : offset + CHUNK_BYTES]
 
-    async def get_size(self, locator: str) -> int:
-        return len(self._find(locator))
+    async def stat(self, locator: str) -> ObjectState:
+        data = self._find(locator)
+        return ObjectState(len(data), hashlib.sha256(data).hexdigest())
 
     async def delete(self, locator: str) -> None:
         self._answer()
@@ -100,7 +96,8 @@ class MemoryStore:
         expected: Expected | None = None,
     ) -> PresignedUrl:
         data = self._find(locator)
-        if expected is not None and hashlib.sha256(data).hexdigest() != expected.sha256:
+        found = len(data), hashlib.sha256(data).hexdigest()
+        if expected is not None and found != (expected.size_bytes, expected.sha256):
             raise ObjectCorrupt(f"{locator} is not what was saved.")
         return PresignedUrl(locator, expires_s=900)
 

@@ -1,4 +1,4 @@
-"""LocalMaintenance: what LocalStore offers to those who compare its files with the rows, and its quarantine."""
+"""LocalMaintenance: sizes and listings of local files, for comparing them with the rows, and their quarantine."""
 
 from __future__ import annotations
 
@@ -22,19 +22,27 @@ from backend.services.storage.files import (
     sync_folder,
 )
 from backend.services.storage.keys import distinct_key, validated_conversation_id, validated_key
+from backend.services.storage.stores.local.paths import LocalPaths
 from backend.services.storage.values import ListedObject, UnfinishedMultipart
 
 QUARANTINE = ".quarantine"
 _PER_HOP = 1000
-"""Files looked at in one turn of a thread: the hop then costs nothing."""
+"""Files per turn of a thread, so that the hop costs nothing."""
 
 
 class LocalMaintenance:
-    """Half of LocalStore. Symbolic links, hidden names and names that are no UTF-8 are nobody's objects."""
+    """Passes over symbolic links, hidden names and names that are not UTF-8: none of them is an object.
 
-    _prefix: str
-    _root: Path
-    _lane: ThreadLane
+    Args:
+        paths: where the files are.
+        lane: the threads for disk work.
+    """
+
+    def __init__(self, paths: LocalPaths, lane: ThreadLane) -> None:
+        self._paths = paths
+        self._prefix = paths.prefix
+        self._root = paths.root
+        self._lane = lane
 
     async def find_sizes(self, locators: Sequence[str]) -> dict[str, int | AppError]:
         return await self._lane.run(self._find_sizes, locators)
@@ -67,9 +75,6 @@ class LocalMaintenance:
     async def abort_upload(self, upload: UnfinishedMultipart) -> None:
         raise InvalidInput(f"{upload.locator[:200]!r} is no upload in parts.")
 
-    def _path(self, locator: str) -> Path:
-        raise NotImplementedError
-
     def _find_sizes(self, locators: Sequence[str]) -> dict[str, int | AppError]:
         sizes: dict[str, int | AppError] = {}
         checked = {str(self._root)}
@@ -91,7 +96,7 @@ class LocalMaintenance:
                 refuse_links(Path(folder), self._root)
                 checked.add(folder)
         else:
-            path = str(self._path(locator))
+            path = str(self._paths.path(locator))
         try:
             return os.lstat(path)
         except (FileNotFoundError, NotADirectoryError):
@@ -106,12 +111,12 @@ class LocalMaintenance:
 
         while batch := await self._lane.run(take):
             for key, found in batch:
-                # Giving a file another name changes its ctime, and only that: this is when it came here.
+                # A rename changes the ctime alone, so this is when the file came to its place.
                 came_at = datetime.fromtimestamp(found.st_ctime, UTC)
                 yield ListedObject(f"{self._prefix}{folder}{key}", key, found.st_size, came_at)
 
     def _quarantine(self, locator: str) -> str:
-        source = self._path(locator)
+        source = self._paths.path(locator)
         key = source.relative_to(self._root).as_posix()
         with disk_errors(source):
             if not source.is_file():

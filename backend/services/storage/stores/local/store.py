@@ -1,14 +1,14 @@
-"""LocalStore: objects as files below UPLOAD_DIR. The only place that turns a locator into a path."""
+"""LocalStore: objects as files below UPLOAD_DIR."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import BinaryIO
 
 from backend.concurrency.lanes import ThreadLane
-from backend.errors import InvalidInput, ObjectExists, ObjectMissing, StorageMisconfigured
+from backend.errors import ObjectExists, ObjectMissing
 from backend.services.storage.files import (
     CHUNK_BYTES,
     disk_errors,
@@ -24,12 +24,23 @@ from backend.services.storage.integrity import Integrity
 from backend.services.storage.keys import validated_key
 from backend.services.storage.port import validated_range
 from backend.services.storage.stores.local.maintenance import LocalMaintenance
-from backend.services.storage.values import Expected, GiveUp, LocalFile, Move, ObjectKind, SpooledFile, StoredObject
+from backend.services.storage.stores.local.paths import LocalPaths
+from backend.services.storage.stores.maintained import MaintainedStore
+from backend.services.storage.values import (
+    Expected,
+    GiveUp,
+    LocalFile,
+    NewObject,
+    ObjectKind,
+    ObjectState,
+    StoredObject,
+    StoreTraits,
+)
 
 _NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
-class LocalStore(LocalMaintenance):
+class LocalStore(MaintainedStore):
     """Write-once files in a folder. A locator is the folder as configured, a slash and the key.
 
     Args:
@@ -38,8 +49,9 @@ class LocalStore(LocalMaintenance):
     """
 
     def __init__(self, upload_dir: str, lane: ThreadLane) -> None:
-        self._prefix = upload_dir.rstrip("/") + "/"
-        self._root = Path(upload_dir).absolute()
+        self._paths = LocalPaths(upload_dir)
+        super().__init__(LocalMaintenance(self._paths, lane))
+        self._root = self._paths.root
         self._lane = lane
         self._integrity = Integrity()
 
@@ -47,31 +59,27 @@ class LocalStore(LocalMaintenance):
     def name(self) -> str:
         return "local"
 
+    @property
+    def traits(self) -> StoreTraits:
+        return StoreTraits(is_local=True, serves_paths=True)
+
     def owns(self, locator: str) -> bool:
-        return "://" not in locator
+        return self._paths.owns(locator)
 
     def locator(self, kind: ObjectKind, key: str) -> str:  # noqa: ARG002
-        return self._prefix + validated_key(key)
+        return self._paths.locator(key)
 
     def key(self, locator: str) -> str:
-        return self._path(locator).relative_to(self._root).as_posix()
+        return self._paths.key(locator)
 
     async def check(self, *, write: bool = True) -> None:
         await self._lane.run(self._check, write)
 
-    async def put(
-        self,
-        spooled: SpooledFile,
-        *,
-        kind: ObjectKind,
-        key: str,
-        content_type: str,
-        metadata: Mapping[str, object],  # noqa: ARG002  files carry none; it is in the metadata object beside them
-        give_up: GiveUp | None = None,  # noqa: ARG002
-        move: Move | None = None,  # noqa: ARG002  nothing moves into a folder
-    ) -> StoredObject:
-        await self._lane.run(self._place, spooled.path, validated_key(key))
-        return StoredObject(self._prefix + key, self.name, key, kind, spooled.size_bytes, spooled.sha256, content_type)
+    async def put(self, new: NewObject, *, give_up: GiveUp | None = None) -> StoredObject:  # noqa: ARG002
+        """Files carry no metadata; it is in the metadata object beside them."""
+        locator, source = self._paths.locator(new.key), new.spooled
+        await self._lane.run(self._place, source.path, validated_key(new.key))
+        return StoredObject(locator, self.name, new.key, new.kind, source.size_bytes, source.sha256, new.content_type)
 
     async def open(self, locator: str, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
         validated_range(start, end)
@@ -84,8 +92,9 @@ class LocalStore(LocalMaintenance):
         finally:
             file.close()
 
-    async def get_size(self, locator: str) -> int:
-        return (await self._lane.run(self._stat, locator)).st_size
+    async def stat(self, locator: str) -> ObjectState:
+        found = await self._lane.run(self._stat, locator)
+        return ObjectState(found.st_size, f"{found.st_ino:x}-{found.st_size:x}-{found.st_mtime_ns:x}")
 
     async def delete(self, locator: str) -> None:
         await self._lane.run(self._delete, locator)
@@ -99,9 +108,10 @@ class LocalStore(LocalMaintenance):
         expected: Expected | None = None,
     ) -> LocalFile:
         found = await self._lane.run(self._stat, locator)
+        path = self._paths.path(locator)
         if expected is not None:
-            await self._lane.run(self._integrity.check, self._path(locator), found, locator, expected)
-        return LocalFile(self._path(locator))
+            await self._lane.run(self._integrity.check, path, found, locator, expected)
+        return LocalFile(path)
 
     async def close(self) -> None:
         return None
@@ -118,13 +128,13 @@ class LocalStore(LocalMaintenance):
             try:
                 self._make_parents_and_place(source, target)
             except FileExistsError as error:
-                raise ObjectExists(f"{self._prefix}{key} exists already.") from error
+                raise ObjectExists(f"{self._paths.prefix}{key} exists already.") from error
             except OSError:
                 remove_empty_folders(target.parent, self._root)
                 raise
 
     def _make_parents_and_place(self, source: Path, target: Path, attempts: int = 5) -> None:
-        """Again when a delete at the same moment removes the folders as empty just after they were made."""
+        """Try again when a concurrent delete removes the new, still empty folders."""
         try:
             refuse_links(target.parent, self._root)
             make_folder(target.parent)
@@ -136,7 +146,7 @@ class LocalStore(LocalMaintenance):
             self._make_parents_and_place(source, target, attempts - 1)
 
     def _open(self, locator: str, start: int) -> BinaryIO:
-        path = self._path(locator)
+        path = self._paths.path(locator)
         try:
             # Unbuffered: reads are whole chunks already.
             file = os.fdopen(open_file(path), "rb", buffering=0)
@@ -148,7 +158,7 @@ class LocalStore(LocalMaintenance):
         return file
 
     def _stat(self, locator: str) -> os.stat_result:
-        path = self._path(locator)
+        path = self._paths.path(locator)
         try:
             if path.is_dir():
                 raise IsADirectoryError(locator)
@@ -159,7 +169,7 @@ class LocalStore(LocalMaintenance):
             raise storage_error(error, path) from error
 
     def _delete(self, locator: str) -> None:
-        path = self._path(locator)
+        path = self._paths.path(locator)
         with disk_errors(path):
             if path.is_dir():
                 return
@@ -169,24 +179,6 @@ class LocalStore(LocalMaintenance):
             except _NO_FILE:
                 return
             remove_empty_folders(path.parent, self._root)
-
-    def _path(self, locator: str) -> Path:
-        """Return where a locator points.
-
-        Raises:
-            InvalidInput: no object at all.
-            StorageMisconfigured: outside UPLOAD_DIR, or a symbolic link leads there.
-        """
-        if not self.owns(locator) or "\0" in locator:
-            raise InvalidInput(f"{locator[:200]!r} is not a local object.")
-        path = self._root / locator.removeprefix(self._prefix)
-        if not locator.startswith(self._prefix):
-            path = Path(locator).absolute()
-        if self._root not in path.parents:
-            raise StorageMisconfigured(f"{locator[:200]!r} is outside UPLOAD_DIR. Was UPLOAD_DIR changed?")
-        validated_key(path.relative_to(self._root).as_posix())
-        refuse_links(path, self._root)
-        return path
 
 
 def _missing(locator: str) -> ObjectMissing:

@@ -57,7 +57,7 @@ def open_client(config: StorageConfig, checksums: Checksums) -> Any:
 
 
 def checksums_of(config: StorageConfig) -> Checksums:
-    """Say whether the SDK adds checksums of its own.
+    """Say whether the SDK adds its own checksums.
 
     Other stores than AWS answer 411 or 501 to its default trailers; without them botocore signs the SHA-256 of the
     body, which such stores do verify.

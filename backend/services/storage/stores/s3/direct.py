@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 
 from backend.concurrency.lanes import ThreadLane
-from backend.errors import ObjectMissing, StorageMisconfigured
-from backend.services.storage.config import StorageConfig
-from backend.services.storage.stores.s3.client import S3Clients, open_clients
+from backend.errors import ObjectMissing
+from backend.services.storage.port import ObjectStore
+from backend.services.storage.stores.s3.connection import S3Connection
 from backend.services.storage.stores.s3.errors import s3_errors
 from backend.services.storage.values import PresignedUrl, UploadedPart
 
 
 class S3DirectUploads:
-    """Multipart uploads of one bucket. Nothing is opened before the first call."""
+    """Multipart uploads of one bucket. Nothing is opened before the first call.
 
-    def __init__(self, config: StorageConfig) -> None:
-        if not config.s3_bucket_name:
-            raise StorageMisconfigured("S3_BUCKET_NAME is not set.")
-        self._config = config
-        self._bucket = config.s3_bucket_name
+    Args:
+        connection: the bucket; may be shared.
+        store: reads what has arrived; a store of the same bucket without wrappers.
+    """
+
+    def __init__(self, connection: S3Connection, store: ObjectStore) -> None:
+        self._connection = connection
+        self._store = store
+        self._bucket = connection.bucket
         self._lane = ThreadLane("s3-direct", 4)
-        self._opened: S3Clients | None = None
-        self._opening = threading.Lock()
-
-    def locator(self, key: str) -> str:
-        return f"s3://{self._bucket}/{key}"
 
     async def begin(self, key: str, content_type: str) -> str:
         return await self._lane.run(self._begin, key, content_type)
@@ -44,33 +42,30 @@ class S3DirectUploads:
     async def abort(self, key: str, upload_id: str) -> None:
         await self._lane.run(self._abort, key, upload_id)
 
-    async def close(self) -> None:
-        if self._opened is not None:
-            self._opened.close()
-            self._opened = None
+    async def get_size(self, key: str) -> int:
+        return (await self._store.stat(self._connection.locator(key))).size_bytes
 
-    def _clients(self) -> S3Clients:
-        with self._opening:
-            if self._opened is None:
-                self._opened = open_clients(self._config)
-            return self._opened
+    def open(self, key: str) -> AsyncGenerator[bytes, None]:
+        return self._store.open(self._connection.locator(key))
+
+    async def close(self) -> None:
+        self._connection.close()
 
     def _begin(self, key: str, content_type: str) -> str:
-        encryption = self._config.s3_server_side_encryption
-        asked = {} if encryption == "none" else {"ServerSideEncryption": encryption}
-        with s3_errors("begin an upload to", self.locator(key), encryption=encryption):
-            begun = self._clients().objects.create_multipart_upload(
-                Bucket=self._bucket, Key=key, ContentType=content_type, **asked
+        encryption = self._connection.config.s3_server_side_encryption
+        with s3_errors("begin an upload to", self._connection.locator(key), encryption=encryption):
+            begun = self._connection.objects.create_multipart_upload(
+                Bucket=self._bucket, Key=key, ContentType=content_type, **self._connection.encryption
             )
         return str(begun["UploadId"])
 
     def _sign(self, key: str, upload_id: str, sizes_bytes: Sequence[int], expires_s: int) -> list[PresignedUrl]:
-        """The length is signed too, so that nobody can send more by a link than it was made for."""
+        """The length is signed too, so that a link cannot be used to send more than it was made for."""
         where = {"Bucket": self._bucket, "Key": key, "UploadId": upload_id}
-        with s3_errors("sign", self.locator(key)):
+        with s3_errors("sign", self._connection.locator(key)):
             return [
                 PresignedUrl(
-                    self._clients().links.generate_presigned_url(
+                    self._connection.clients().links.generate_presigned_url(
                         "upload_part",
                         Params=where | {"PartNumber": number, "ContentLength": size_bytes},
                         ExpiresIn=expires_s,
@@ -82,8 +77,8 @@ class S3DirectUploads:
 
     def _list_parts(self, key: str, upload_id: str) -> list[UploadedPart]:
         where = {"Bucket": self._bucket, "Key": key, "UploadId": upload_id}
-        with s3_errors("list the parts of", self.locator(key)):
-            pages = self._clients().objects.get_paginator("list_parts").paginate(**where)
+        with s3_errors("list the parts of", self._connection.locator(key)):
+            pages = self._connection.objects.get_paginator("list_parts").paginate(**where)
             return [
                 UploadedPart(part["PartNumber"], part["Size"], part["ETag"])
                 for page in pages
@@ -92,15 +87,15 @@ class S3DirectUploads:
 
     def _complete(self, key: str, upload_id: str, parts: Sequence[UploadedPart]) -> None:
         listed = [{"PartNumber": part.number, "ETag": part.version} for part in parts]
-        with s3_errors("complete the upload of", self.locator(key)):
-            self._clients().objects.complete_multipart_upload(
+        with s3_errors("complete the upload of", self._connection.locator(key)):
+            self._connection.objects.complete_multipart_upload(
                 Bucket=self._bucket, Key=key, UploadId=upload_id, MultipartUpload={"Parts": listed}
             )
 
     def _abort(self, key: str, upload_id: str) -> None:
         where = {"Bucket": self._bucket, "Key": key}
-        with suppress(ObjectMissing), s3_errors("abort the upload of", self.locator(key)):
-            self._clients().objects.abort_multipart_upload(**where, UploadId=upload_id)
+        with suppress(ObjectMissing), s3_errors("abort the upload of", self._connection.locator(key)):
+            self._connection.objects.abort_multipart_upload(**where, UploadId=upload_id)
         # In case it was completed before.
-        with s3_errors("delete", self.locator(key)):
-            self._clients().objects.delete_object(**where)
+        with s3_errors("delete", self._connection.locator(key)):
+            self._connection.objects.delete_object(**where)

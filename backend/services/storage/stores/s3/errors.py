@@ -62,7 +62,7 @@ def s3_errors(action: str, target: str, *, encryption: str = "none") -> Iterator
     Args:
         action: the verb for the message: put, get, delete, check.
         target: what it was done to, a bucket or a locator.
-        encryption: the server-side encryption asked for, so that a refusal of it can be told apart.
+        encryption: the server-side encryption asked for, so that a refusal of it can be recognised.
     """
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError

@@ -15,7 +15,7 @@ def object_metadata(values: Mapping[str, object]) -> dict[str, str]:
     """Return values as S3 user metadata: `speaker_count=2` becomes `speaker-count: 2`.
 
     None is left out, non-ASCII characters become `?`, and what does not fit any more is dropped, the hash never: the
-    full metadata is an object of its own.
+    full metadata is a separate object.
     """
     ordered = sorted(values.items(), key=lambda item: item[0] != "sha256")
     result: dict[str, str] = {}

@@ -33,7 +33,7 @@ class No(Exception):
 
 
 class Tries:
-    """One run in a folder of its own. A public method tries one thing: it returns what was seen, or raises.
+    """One run in a separate folder. Each public method tries one thing and returns what it saw, or raises.
 
     Raises:
         No: the store answers, and cannot do it.

@@ -143,7 +143,7 @@ async def test_an_upload_of_unknown_length_is_watched(tmp_path: Path) -> None:
 
         async def fills_the_disk() -> AsyncIterator[bytes]:
             yield bytes(LOOK_EVERY_BYTES - MIB)
-            storage.space._hard_bytes = 1024 * TEBIBYTE
+            storage.parts.space._hard_bytes = 1024 * TEBIBYTE
             yield bytes(2 * MIB)
             raise AssertionError("it was not stopped")
 

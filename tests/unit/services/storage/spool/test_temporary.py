@@ -17,9 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backend.concurrency.lanes import ThreadLane
+from backend.domain.lifecycle import INTERRUPTED_UPLOADS
 from backend.errors import StorageError, StorageFull, StorageMisconfigured, StorageUnavailable, TooLarge
 from backend.services.storage.files import CHUNK_BYTES, storage_error
-from backend.services.storage.spool.temporary import STALE_AFTER_S, Spool
+from backend.services.storage.spool.temporary import Spool
 from tests.contracts.store_contract import chunked
 
 pytestmark = pytest.mark.anyio
@@ -154,7 +155,7 @@ async def test_what_a_killed_process_left_is_swept_at_start(spool: Spool, upload
     old, young = folder / "old.part", folder / "young.part"
     for path in (old, young):
         path.write_bytes(b"x")
-    long_ago = time.time() - STALE_AFTER_S - 60
+    long_ago = time.time() - INTERRUPTED_UPLOADS.keep_s - 60
     os.utime(old, (long_ago, long_ago))
     await spool.start()
     assert parts(upload_dir) == [young]
@@ -241,7 +242,7 @@ def test_each_disk_error_keeps_its_meaning(code: int, kind: type[StorageError]) 
 
 async def test_a_swept_spool_keeps_what_somebody_still_receives(spool: Spool, upload_dir: Path) -> None:
     async with spool.receive(chunked(b"abc", 1)) as spooled:
-        long_ago = time.time() - STALE_AFTER_S - 60
+        long_ago = time.time() - INTERRUPTED_UPLOADS.keep_s - 60
         os.utime(spooled.path, (long_ago, long_ago))
         await spool.sweep()
         assert parts(upload_dir) == [spooled.path]

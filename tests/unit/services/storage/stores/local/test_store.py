@@ -10,7 +10,7 @@ from backend.concurrency.lanes import ThreadLane
 from backend.errors import InvalidInput, ObjectExists, ObjectMissing, StorageMisconfigured
 from backend.services.storage.files import make_folder
 from backend.services.storage.stores.local.store import LocalStore
-from backend.services.storage.values import SpooledFile, StoredObject
+from backend.services.storage.values import NewObject, SpooledFile, StoredObject
 from tests.contracts.store_contract import read, spooled
 
 pytestmark = pytest.mark.anyio
@@ -27,7 +27,7 @@ def store(upload_dir: Path) -> LocalStore:
 
 async def put(store: LocalStore, folder: Path, data: bytes = b"data") -> StoredObject:
     source = spooled(data, folder)
-    return await store.put(source, kind="audio", key=KEY, content_type="audio/wav", metadata={})
+    return await store.put(NewObject(source, "audio", KEY, "audio/wav"))
 
 
 @pytest.mark.parametrize("configured", ["./uploads", "uploads", "uploads/", "./a/../uploads"])
@@ -83,7 +83,7 @@ async def test_a_link_that_leads_outside_is_refused(store: LocalStore, upload_di
     with pytest.raises(StorageMisconfigured, match="leads out"):
         await store.delete(link)
     with pytest.raises(StorageMisconfigured, match="leads out"):
-        await store.get_size(link)
+        await store.stat(link)
     with pytest.raises(StorageMisconfigured, match="leads out"):
         await store.access(link, filename="x", content_type="audio/wav")
     with pytest.raises(StorageMisconfigured, match="leads out"):
@@ -106,11 +106,11 @@ async def test_across_file_systems_the_bytes_are_copied(store: LocalStore, tmp_p
         pytest.skip("needs a second file system")
     source = spooled(b"x" * 3_000_000, shared_memory)
     try:
-        stored = await store.put(source, kind="audio", key=KEY, content_type="audio/wav", metadata={})
+        stored = await store.put(NewObject(source, "audio", KEY, "audio/wav"))
         assert Path(stored.locator).read_bytes() == source.path.read_bytes()
         assert Path(stored.locator).stat().st_mode & 0o777 == 0o600
         with pytest.raises(ObjectExists):
-            await store.put(source, kind="audio", key=KEY, content_type="audio/wav", metadata={})
+            await store.put(NewObject(source, "audio", KEY, "audio/wav"))
     finally:
         source.path.unlink()
 
@@ -130,7 +130,7 @@ async def test_delete_removes_folders_that_became_empty(store: LocalStore, uploa
 async def test_a_failed_put_leaves_no_folders(store: LocalStore, upload_dir: Path, tmp_path: Path) -> None:
     gone = SpooledFile(tmp_path / "gone.part", 1, "0" * 64)
     with pytest.raises(ObjectMissing, match=r"gone\.part"):
-        await store.put(gone, kind="audio", key=KEY, content_type="audio/wav", metadata={})
+        await store.put(NewObject(gone, "audio", KEY, "audio/wav"))
     assert list(upload_dir.iterdir()) == []
 
 
