@@ -36,6 +36,7 @@ from backend.services.processing.service import ProcessingService
 from backend.services.reconciliation import ReconciliationService
 from backend.services.remote.client import OutboundClient
 from backend.services.remote.download import Fetcher
+from backend.services.shares import Shares
 from backend.services.speech.pipeline import SpeechPipeline
 from backend.services.storage import Mover, StorageParts, StorageService
 from backend.services.storage.placement.parts import open_parts
@@ -76,6 +77,7 @@ class Services:
     schedule: ScheduleLog
     durable: DurableEngine
     uploads: UploadService
+    shares: Shares
 
     @property
     def ready(self) -> bool:
@@ -117,11 +119,13 @@ async def open_services(
         processing = ProcessingService(storage, database, speech, people, metrics)
         drain = _open_drain(settings, storage, stored.mover, database, metrics)
         deletes = DeletionService(storage, stored.stores, stored.accepted, database)
+        shares = Shares(storage, database, settings.share_limits())
         uploads = UploadService(
             storage,
             stored.resumable,
             stored.stores.direct,
             database,
+            shares,
             max_bytes=settings.max_upload_bytes,
             expires_s=settings.upload_expires_s,
         )
@@ -167,7 +171,8 @@ async def open_services(
             storage,
             stored.accepted,
             database,
-            Sources(storage, _open_fetcher(settings), uploads, max_bytes=settings.max_upload_bytes),
+            Sources(storage, _open_fetcher(settings), uploads, shares, max_bytes=settings.max_upload_bytes),
+            shares,
             webhooks,
             speech,
             metrics,
@@ -175,8 +180,6 @@ async def open_services(
             queue,
             watch,
             share_recordings=settings.workers == "none",
-            max_queued=settings.max_queued_jobs,
-            max_queued_per_owner=settings.max_queued_jobs_per_key,
         )
         jobs = JobService(storage, stored.accepted, database, durable, queue, watch, runner)
         metrics.register(periodic.log)
@@ -202,6 +205,7 @@ async def open_services(
             schedule=periodic.log,
             durable=durable,
             uploads=uploads,
+            shares=shares,
         )
 
 
