@@ -19,6 +19,7 @@ from backend.database.session import validated_url
 from backend.domain.access import AccessKeys, read_admins, read_keys
 from backend.domain.addresses import parse_allowance
 from backend.domain.hosts import ANY, OwnNames, parse_names, parse_prefix
+from backend.domain.shares import ShareLimits
 from backend.engines.audio.allowance import MAX_DECODED_BYTES
 from backend.engines.audio.confinement import Confinement
 from backend.errors import InvalidInput
@@ -133,10 +134,14 @@ class Settings(BaseSettings):
     max_concurrent_uploads: int = Field(64, ge=1, le=10_000)
     upload_stall_timeout_s: float = Field(30, gt=0, allow_inf_nan=False)
     upload_expires_s: int = Field(86_400, ge=60, le=604_800)
+    upload_least_bytes_per_s: int = Field(32_768, ge=1)
+    max_open_uploads: int = Field(1000, ge=1)
+    max_event_streams: int = Field(500, ge=1)
+    key_share: float = Field(0.5, gt=0, le=1, allow_inf_nan=False)
     workers: Literal["embedded", "none"] = "embedded"
     jobs_at_once: int = Field(1, ge=1, le=64)
     max_queued_jobs: int = Field(1000, ge=1)
-    max_queued_jobs_per_key: int = Field(1000, ge=1)
+    max_queued_jobs_per_key: int | None = Field(None, ge=1)
     queue_poll_s: float = Field(0.1, ge=0.01, le=60)
     jobs_keep_days: float = Field(30, gt=0, allow_inf_nan=False)
     known_voices: bool = False
@@ -183,6 +188,18 @@ class Settings(BaseSettings):
         """What this server may be called. With keys that is any name, unless ALLOWED_HOSTS narrows it."""
         listed = parse_names(self.allowed_hosts or (ANY if self.api_keys else ""))
         return listed.also(self.host)
+
+    def share_limits(self) -> ShareLimits:
+        """What all callers may have at once, and how much of it one key. A lone user may have all of it."""
+        keys = self.access_keys()
+        return ShareLimits(
+            bodies=self.max_concurrent_uploads,
+            uploads=self.max_open_uploads,
+            jobs=self.max_queued_jobs,
+            streams=self.max_event_streams,
+            part=self.key_share if keys is not None and len(keys.digests) > 1 else 1.0,
+            jobs_per_key=self.max_queued_jobs_per_key,
+        )
 
 
 def describe_invalid_settings(error: ValidationError, shown: Callable[[str], str] = str.upper) -> str:

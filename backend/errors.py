@@ -14,6 +14,7 @@ AppError
 │   └── UploadInUse             another request is writing to it; waiting helps
 ├── ObjectExists            a write-once key is taken
 ├── TooManyJobs             the queue is full; waiting helps
+├── ShareUsedUp             one caller holds as much as it may; giving something back helps
 ├── StorageError            a store said no; which kind matters to the reader
 │   ├── ObjectMissing           the store answers, the object is not there
 │   ├── ObjectCorrupt           it is there, and not what was saved
@@ -84,6 +85,10 @@ class ObjectExists(AppError):
 
 
 class TooManyJobs(AppError):
+    pass
+
+
+class ShareUsedUp(AppError):
     pass
 
 

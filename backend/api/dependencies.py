@@ -18,6 +18,13 @@ def get_owner(request: Request) -> str:
     return caller_of(request.scope).name
 
 
+def get_scope(request: Request) -> str | None:
+    caller = caller_of(request.scope)
+    return None if caller.is_admin else caller.name
+
+
 ServicesDep = Annotated[Services, Depends(get_services)]
 OwnerDep = Annotated[str, Depends(get_owner)]
 """The name of the key that asks; empty where there are no keys."""
+ScopeDep = Annotated[str | None, Depends(get_scope)]
+"""Whose uploads the caller may see and remove: None for those of everybody."""

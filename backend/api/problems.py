@@ -36,6 +36,7 @@ STATUS: Mapping[type[errors.AppError], int] = {
     errors.UploadInUse: 423,
     errors.ObjectExists: 409,
     errors.TooManyJobs: 429,
+    errors.ShareUsedUp: 429,
     errors.StorageError: 500,
     errors.ObjectMissing: 404,
     errors.ObjectCorrupt: 500,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, delete, select, update
+from sqlalchemy import CursorResult, case, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.database.models import UploadRow
+from backend.domain.shares import HeldUploads
 from backend.errors import NotFound
 
 
@@ -48,6 +49,28 @@ async def list_expired(session: AsyncSession, before: datetime, limit: int) -> S
     """Uploads that expired before an instant, the oldest first."""
     query = select(UploadRow).where(UploadRow.expires_at < before).order_by(UploadRow.expires_at).limit(limit)
     return (await session.execute(query)).scalars().all()
+
+
+async def list_uploads(
+    session: AsyncSession, *, owner: str | None, limit: int, offset: int
+) -> tuple[Sequence[UploadRow], int]:
+    """A page of open uploads, newest first, and the number of all; with `owner`, only theirs."""
+    mine = [UploadRow.owner == owner] if owner is not None else []
+    query = select(UploadRow).where(*mine).order_by(UploadRow.created_at.desc(), UploadRow.id)
+    total = (await session.execute(select(func.count()).select_from(UploadRow).where(*mine))).scalar_one()
+    return (await session.execute(query.limit(limit).offset(offset))).scalars().all(), total
+
+
+async def list_held(session: AsyncSession) -> Mapping[str, HeldUploads]:
+    """By owner, what open uploads hold. The bytes of those that go straight to a bucket are not on the disk."""
+    on_disk = UploadRow.spool.is_not(None)
+    arrived = func.sum(case((on_disk, UploadRow.offset_bytes), else_=0))
+    missing = func.sum(
+        case((on_disk, func.coalesce(UploadRow.size_bytes, UploadRow.offset_bytes) - UploadRow.offset_bytes), else_=0)
+    )
+    query = select(UploadRow.owner, func.count(), arrived, missing).group_by(UploadRow.owner)
+    found = await session.execute(query)
+    return {owner: HeldUploads(count, int(here), int(to_come)) for owner, count, here, to_come in found}
 
 
 async def known_spools(session: AsyncSession, names: Collection[str]) -> set[str]:

@@ -28,6 +28,7 @@ from backend.services.people.service import PeopleService
 from backend.services.processing.service import ProcessingService
 from backend.services.remote.client import OutboundClient
 from backend.services.remote.download import Fetcher
+from backend.services.shares import Shares
 from backend.services.speech.pipeline import SpeechPipeline
 from backend.services.storage import StorageParts, StorageService
 from backend.services.uploads.service import UploadService
@@ -54,6 +55,7 @@ class Core:
     processing: ProcessingService
     drain: DrainService
     deletes: DeletionService
+    shares: Shares
     uploads: UploadService
 
 
@@ -131,7 +133,8 @@ def _open_intake(core: Core, webhooks: WebhookService, runner: JobRunner, queue:
         core.storage,
         core.stored.accepted,
         core.database,
-        Sources(core.storage, _open_fetcher(settings), core.uploads, max_bytes=settings.max_upload_bytes),
+        Sources(core.storage, _open_fetcher(settings), core.uploads, core.shares, max_bytes=settings.max_upload_bytes),
+        core.shares,
         webhooks,
         core.speech,
         core.metrics,
@@ -139,8 +142,6 @@ def _open_intake(core: Core, webhooks: WebhookService, runner: JobRunner, queue:
         queue,
         watch,
         share_recordings=settings.workers == "none",
-        max_queued=settings.max_queued_jobs,
-        max_queued_per_owner=settings.max_queued_jobs_per_key,
     )
 
 

@@ -32,6 +32,7 @@ from backend.services.lifecycle.metrics import BacklogMetrics
 from backend.services.people.service import PeopleService
 from backend.services.processing.service import ProcessingService
 from backend.services.reconciliation import ReconciliationService
+from backend.services.shares import Shares
 from backend.services.speech.pipeline import SpeechPipeline
 from backend.services.storage import Mover, StorageParts, StorageService
 from backend.services.storage.placement.parts import open_parts
@@ -59,6 +60,7 @@ class Services:
     webhooks: WebhookService
     drain: DrainService
     deletes: DeletionService
+    shares: Shares
     reconciliation: ReconciliationService
     intake: Intake
     jobs: JobService
@@ -116,6 +118,7 @@ async def open_services(
             webhooks=jobs.webhooks,
             drain=core.drain,
             deletes=core.deletes,
+            shares=core.shares,
             reconciliation=_open_reconciliation(core.stored, core.database),
             intake=jobs.intake,
             jobs=jobs.service,
@@ -134,6 +137,7 @@ async def _open_core(settings: Settings, stored: StorageParts, speech: SpeechPip
     people = PeopleService(database, enabled=settings.known_voices)
     metrics = Metrics()
     metrics.register(stored.metrics)
+    shares = Shares(storage, database, settings.share_limits())
     return Core(
         settings=settings,
         stored=stored,
@@ -145,11 +149,13 @@ async def _open_core(settings: Settings, stored: StorageParts, speech: SpeechPip
         processing=ProcessingService(storage, database, speech, people, metrics),
         drain=_open_drain(settings, storage, stored.mover, database, metrics),
         deletes=DeletionService(storage, stored.stores, stored.accepted, database),
+        shares=shares,
         uploads=UploadService(
             storage,
             stored.resumable,
             stored.stores.direct,
             database,
+            shares,
             max_bytes=settings.max_upload_bytes,
             expires_s=settings.upload_expires_s,
         ),

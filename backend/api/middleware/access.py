@@ -97,6 +97,11 @@ class AdminRoute(APIRoute):
         await super().handle(scope, receive, send)
 
 
+def find_caller(scope: Scope) -> Caller:
+    """Who asks; the nameless caller in an application without this middleware."""
+    return cast(Caller, scope.get("state", {}).get("caller", Caller()))
+
+
 def caller_of(scope: Scope) -> Caller:
     """Who asks, in a request that was let in."""
     return cast(Caller, scope["state"]["caller"])

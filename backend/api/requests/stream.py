@@ -17,7 +17,7 @@ class LimitedBody(Protocol):
     """A request's body under the limits for small ones; the middleware leaves it in the request's state as `body`."""
 
     def admit_recording(self) -> None:
-        """Let the body be as large as a recording. Raises HTTPException: 503 while too many are being received."""
+        """Let the body be as large as a recording. Raises HTTPException: 503 or 429 while too many are received."""
 
 
 class StreamedBody(APIRoute):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from backend.api.dependencies import ServicesDep
+from backend.api.dependencies import OwnerDep, ServicesDep
 from backend.api.problems import problem_responses
 from backend.api.schemas.jobs import JobOut, JobPage
 from backend.domain.states.jobs import JobStatus
@@ -23,6 +23,12 @@ RECONNECT_MS = 2000
 async def _find_job(job_id: str, services: ServicesDep) -> None:
     """Raise NotFound before the stream begins, while the response can still be an error."""
     await services.jobs.get(job_id)
+
+
+async def _take_stream(services: ServicesDep, owner: OwnerDep) -> AsyncGenerator[None, None]:
+    """Hold one of the caller's event streams until the response has ended."""
+    with services.shares.stream(owner):
+        yield
 
 
 @router.get("", summary="List jobs, newest first", responses=problem_responses(422, 503))
@@ -43,10 +49,10 @@ async def get_job(job_id: str, services: ServicesDep) -> JobOut:
 
 @router.get(
     "/{job_id}/events",
-    dependencies=[Depends(_find_job)],
+    dependencies=[Depends(_find_job), Depends(_take_stream)],
     summary="State of a job, now and after each change, as server-sent events",
     response_class=EventSourceResponse,
-    responses=problem_responses(404, 503),
+    responses=problem_responses(404, 429, 503),
 )
 async def follow_job(
     job_id: str,

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.exceptions import HTTPException
 
-from backend.api.dependencies import OwnerDep, ServicesDep
+from backend.api.dependencies import OwnerDep, ScopeDep, ServicesDep
 from backend.api.problems import problem_responses
 from backend.api.requests import tus
 from backend.api.requests.address import own_path
 from backend.api.requests.stream import body_of
 from backend.api.requests.tus import TusRoute
-from backend.api.schemas.uploads import PresignIn, PresignOut, UploadOut
+from backend.api.schemas.uploads import PresignIn, PresignOut, UploadOut, UploadPage
 from backend.errors import AppError, Conflict
 from backend.services.storage.spool.resumable import Checksum
 from backend.services.uploads.views import UploadView
@@ -22,7 +22,7 @@ from backend.wiring.services import Services
 router = APIRouter(prefix="/uploads", tags=["uploads"])
 tus_router = APIRouter(prefix="/uploads", tags=["uploads"], route_class=TusRoute)
 
-APPEND_PROBLEMS = problem_responses(400, 404, 408, 409, 410, 412, 413, 415, 423, 503, 507)
+APPEND_PROBLEMS = problem_responses(400, 404, 408, 409, 410, 412, 413, 415, 423, 429, 503, 507)
 
 
 async def _own_upload(upload_id: str, services: ServicesDep, owner: OwnerDep) -> str:
@@ -31,7 +31,26 @@ async def _own_upload(upload_id: str, services: ServicesDep, owner: OwnerDep) ->
     return upload_id
 
 
+async def _removable_upload(upload_id: str, services: ServicesDep, scope: ScopeDep) -> str:
+    """An administrator may remove any upload."""
+    await services.uploads.check_owner(upload_id, scope)
+    return upload_id
+
+
 OwnUploadId = Annotated[str, Depends(_own_upload)]
+RemovableUploadId = Annotated[str, Depends(_removable_upload)]
+
+
+@router.get("", summary="List open uploads, newest first", responses=problem_responses(422, 503))
+async def list_uploads(
+    services: ServicesDep,
+    scope: ScopeDep,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    offset: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0,
+) -> UploadPage:
+    """Administrators see the uploads of every API key, others their own."""
+    found, total = await services.uploads.list(scope, limit=limit, offset=offset)
+    return UploadPage.from_uploads(found, total, limit, offset)
 
 
 @tus_router.options("", status_code=204, summary="Supported parts of the tus protocol")
@@ -52,7 +71,10 @@ async def describe_protocol_again(upload_id: str, services: ServicesDep) -> Resp
 
 
 @tus_router.post(
-    "", status_code=201, summary="Begin a resumable upload (tus)", responses=problem_responses(400, 412, 413, 503, 507)
+    "",
+    status_code=201,
+    summary="Begin a resumable upload (tus)",
+    responses=problem_responses(400, 412, 413, 429, 503, 507),
 )
 async def create_upload(request: Request, services: ServicesDep, owner: OwnerDep) -> Response:
     """`Location` is the URL for the pieces. The body may be the first piece."""
@@ -101,8 +123,8 @@ async def append_to_upload(upload_id: OwnUploadId, request: Request, services: S
 @tus_router.delete(
     "/{upload_id}", status_code=204, summary="Cancel an upload", responses=problem_responses(404, 412, 423, 503)
 )
-async def delete_upload(upload_id: OwnUploadId, request: Request, services: ServicesDep) -> Response:
-    """Deletes everything received so far, on disk or in the bucket."""
+async def delete_upload(upload_id: RemovableUploadId, request: Request, services: ServicesDep) -> Response:
+    """Deletes everything received so far, on disk or in the bucket. Administrators delete uploads of any API key."""
     if "tus-resumable" in request.headers:
         tus.check_version(request.headers)
     await services.uploads.delete(upload_id)
@@ -113,7 +135,7 @@ async def delete_upload(upload_id: OwnUploadId, request: Request, services: Serv
     "/presign",
     status_code=201,
     summary="Begin an upload straight to the bucket",
-    responses=problem_responses(409, 413, 422, 503),
+    responses=problem_responses(409, 413, 422, 429, 503),
 )
 async def presign_upload(wanted: PresignIn, services: ServicesDep, owner: OwnerDep, response: Response) -> PresignOut:
     """Returns URLs to PUT the parts of a recording to, in any order and in parallel. The bytes bypass Aperta."""
@@ -133,10 +155,13 @@ async def complete_upload(upload_id: OwnUploadId, services: ServicesDep) -> Uplo
 
 
 @tus_router.post("/{upload_id}", status_code=204, include_in_schema=False)
-async def overridden(upload_id: OwnUploadId, request: Request, services: ServicesDep) -> Response:
+async def overridden(
+    upload_id: RemovableUploadId, request: Request, services: ServicesDep, owner: OwnerDep
+) -> Response:
     """For clients behind proxies that block PATCH and DELETE."""
     method = request.headers.get("x-http-method-override", "").upper()
     if method == "PATCH":
+        await services.uploads.check_owner(upload_id, owner)
         return await append_to_upload(upload_id, request, services)
     if method == "DELETE":
         return await delete_upload(upload_id, request, services)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
@@ -57,3 +58,38 @@ class UploadOut(BaseModel):
             size_bytes=upload.size_bytes or 0,
             expires_at=upload.expires_at,
         )
+
+
+class OpenUploadOut(BaseModel):
+    upload_id: str
+    owner: str = Field(description="Name of the API key that began it; empty without API keys")
+    filename: str
+    size_bytes: int | None = Field(description="Size of the whole; null while it is not known")
+    offset_bytes: int = Field(description="Bytes that have arrived; 0 until a direct upload is complete")
+    is_direct: bool = Field(description="Whether its parts go straight to the bucket")
+    created_at: datetime
+    expires_at: datetime
+
+
+class UploadPage(BaseModel):
+    uploads: list[OpenUploadOut]
+    total: int
+    limit: int
+    offset: int
+
+    @classmethod
+    def from_uploads(cls, found: Sequence[UploadView], total: int, limit: int, offset: int) -> UploadPage:
+        uploads = [
+            OpenUploadOut(
+                upload_id=upload.id,
+                owner=upload.owner,
+                filename=upload.filename,
+                size_bytes=upload.size_bytes,
+                offset_bytes=upload.offset_bytes,
+                is_direct=upload.is_direct,
+                created_at=upload.created_at,
+                expires_at=upload.expires_at,
+            )
+            for upload in found
+        ]
+        return cls(uploads=uploads, total=total, limit=limit, offset=offset)

@@ -20,13 +20,14 @@ from backend.database.models import Conversation, Job
 from backend.database.session import Database
 from backend.domain.filenames import safe_filename
 from backend.domain.states.conversations import ConversationStatus
-from backend.errors import DatabaseUnavailable, InvalidInput, TooManyJobs
+from backend.errors import DatabaseUnavailable, InvalidInput
 from backend.observability.metrics import Metrics
 from backend.services.jobs.queue import JobQueue, queue_for
 from backend.services.jobs.runner import JobRunner
 from backend.services.jobs.views import JobView, view_of
 from backend.services.jobs.watch import JobWatch
 from backend.services.processing.service import OPTIONS, ProcessOptions
+from backend.services.shares import Shares
 from backend.services.speech.pipeline import SpeechPipeline
 from backend.services.speech.values import StageProgress, ignore_progress
 from backend.services.storage import SpooledFile, StorageService, StoredObject
@@ -71,9 +72,8 @@ class Intake:
     """The only way in for a recording. Waiting for its job is the matter of `JobService`.
 
     Args:
+        shares: how many jobs one owner may have.
         share_recordings: store a recording on arrival, for workers that do not see this machine's spool.
-        max_queued: how many jobs may wait or run at once.
-        max_queued_per_owner: the same for one owner.
     """
 
     def __init__(
@@ -82,6 +82,7 @@ class Intake:
         accepted: AcceptedRecordings,
         database: Database,
         sources: Sources,
+        shares: Shares,
         webhooks: WebhookService,
         speech: SpeechPipeline,
         metrics: Metrics,
@@ -90,13 +91,12 @@ class Intake:
         watch: JobWatch,
         *,
         share_recordings: bool = False,
-        max_queued: int = 1000,
-        max_queued_per_owner: int = 1000,
     ) -> None:
         self._storage = storage
         self._accepted = accepted
         self._database = database
         self._sources = sources
+        self._shares = shares
         self._webhooks = webhooks
         self._speech = speech
         self._metrics = metrics
@@ -104,8 +104,6 @@ class Intake:
         self._queue = queue
         self._watch = watch
         self._share_recordings = share_recordings
-        self._max_queued = max_queued
-        self._max_queued_per_owner = max_queued_per_owner
 
     async def accept(self, source: Source, options: ProcessOptions, how: Submission = Submission()) -> JobView:
         """Accept a recording: from then on it is processed exactly once, even if this process dies.
@@ -119,7 +117,7 @@ class Intake:
             AppError: as `Sources.open`.
         """
         if not how.here:
-            await self._check_capacity(how.owner)
+            await self._shares.check_jobs(how.owner)
         return await self._take(Order(source, options, how))
 
     async def accept_form(
@@ -141,8 +139,8 @@ class Intake:
         Raises:
             AppError: as `accept`.
         """
-        await self._check_capacity(owner)
-        async with self._sources.spool(file, size_bytes) as spooled:
+        await self._shares.check_jobs(owner)
+        async with self._sources.spool(file, size_bytes, owner) as spooled:
             return await self._take(read_order(spooled))
 
     async def _take(self, order: Order) -> JobView:
@@ -151,20 +149,6 @@ class Intake:
             how = replace(how, callback_url=await self._webhooks.callback_for(how.callback_url))
         async with self._sources.open(order.source, how.owner) as received:
             return await self._submit(received, order.options, how)
-
-    async def _check_capacity(self, owner: str) -> None:
-        async with self._database.transaction() as session:
-            total = await jobs.count_active(session)
-            own = await jobs.count_active(session, owner=owner)
-        if total >= self._max_queued:
-            raise TooManyJobs(
-                f"{total} recordings are waiting already (MAX_QUEUED_JOBS). Send this one again in a while."
-            )
-        if own >= self._max_queued_per_owner:
-            raise TooManyJobs(
-                f"{own} of your recordings are waiting already (MAX_QUEUED_JOBS_PER_KEY). Send this one again in a "
-                "while."
-            )
 
     async def _submit(self, upload: ReceivedRecording, options: ProcessOptions, how: Submission) -> JobView:
         if found := await self._find_same(upload, options, how):

@@ -81,16 +81,21 @@ class StorageService:
         await self._stores.close()
         self._started = False
 
-    async def check_space(self, bytes_needed: int | None = None) -> None:
+    async def check_space(self, bytes_needed: int | None = None, *, promised_bytes: int = 0) -> None:
         """Check that the local disk has space for an upload, before its body is read.
 
         Args:
             bytes_needed: how much will come, if that is known.
+            promised_bytes: how much is still to come of other uploads.
 
         Raises:
             StorageFull: there is not, or it would go below DISK_HARD_LIMIT_BYTES.
         """
-        await self.parts.disk.run(self.parts.space.check, bytes_needed)
+        await self.parts.disk.run(self.parts.space.check, bytes_needed, promised_bytes)
+
+    async def spare_bytes(self) -> int | None:
+        """How much uploads may fill of the local disk; None when that cannot be known."""
+        return await self.parts.disk.run(self.parts.space.spare)
 
     @asynccontextmanager
     async def spool(

@@ -14,6 +14,7 @@ from backend.database.models import UploadRow
 from backend.database.session import Database
 from backend.domain.filenames import safe_filename
 from backend.errors import Conflict, DatabaseUnavailable, ObjectMissing, StorageUnavailable, TooLarge
+from backend.services.shares import Shares
 from backend.services.storage import DirectUploads, PresignedUrl, SpooledFile, StorageService, UploadedPart
 from backend.services.storage.keys import INCOMING
 from backend.services.uploads.views import UploadView, view_of
@@ -40,6 +41,7 @@ class DirectUploadService:
     Args:
         storage: its spool takes what has arrived.
         direct: the bucket, if there is one.
+        shares: how many uploads one owner may have.
         max_bytes: largest upload.
         expires_s: how long the links are valid; what was not used by then is deleted.
     """
@@ -49,6 +51,7 @@ class DirectUploadService:
         storage: StorageService,
         direct: DirectUploads | None,
         database: Database,
+        shares: Shares,
         *,
         max_bytes: int,
         expires_s: int,
@@ -56,6 +59,7 @@ class DirectUploadService:
         self._storage = storage
         self._bucket = direct
         self._database = database
+        self._shares = shares
         self._max_bytes = max_bytes
         self._expires_s = expires_s
 
@@ -65,6 +69,7 @@ class DirectUploadService:
         Raises:
             Conflict: there is no bucket.
             TooLarge
+            ShareUsedUp: the owner has too many uploads already.
             StorageError: S3 refuses or does not answer.
         """
         if (direct := self._bucket) is None:
@@ -75,16 +80,10 @@ class DirectUploadService:
         if size_bytes > self._max_bytes:
             raise TooLarge(f"The upload is larger than the {self._max_bytes} bytes allowed (MAX_UPLOAD_BYTES).")
         row = _new_row(filename, size_bytes, content_type, owner, self._expires_s)
-        key = str(row.s3_key)
-        row.s3_upload_id = await direct.begin(key, content_type or "application/octet-stream")
-        try:
-            async with self._database.transaction() as session:
-                session.add(row)
-        except DatabaseUnavailable:
-            await direct.abort(key, row.s3_upload_id)
-            raise
+        async with self._shares.opening(owner, None):
+            upload_id = await self._begin(direct, row)
         sizes = part_sizes(size_bytes)
-        return Presigned(view_of(row), sizes, await direct.sign(key, row.s3_upload_id, sizes, self._expires_s))
+        return Presigned(view_of(row), sizes, await direct.sign(str(row.s3_key), upload_id, sizes, self._expires_s))
 
     async def complete(self, row: UploadRow) -> UploadRow:
         """Make one object of the parts. Once it is there, asking again changes nothing.
@@ -138,6 +137,17 @@ class DirectUploadService:
             logger.warning("%s stays in a bucket that is not in use any more (S3_BUCKET_NAME)", row.s3_key)
             return
         await self._bucket.abort(str(row.s3_key), str(row.s3_upload_id))
+
+    async def _begin(self, direct: DirectUploads, row: UploadRow) -> str:
+        key = str(row.s3_key)
+        row.s3_upload_id = await direct.begin(key, row.content_type or "application/octet-stream")
+        try:
+            async with self._database.transaction() as session:
+                session.add(row)
+        except DatabaseUnavailable:
+            await direct.abort(key, row.s3_upload_id)
+            raise
+        return row.s3_upload_id
 
     def _direct(self) -> DirectUploads:
         if self._bucket is None:

@@ -7,7 +7,7 @@ of `backend/services/storage/spool/resumable.py`, or of `direct.py` for those th
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -21,6 +21,7 @@ from backend.database.models import UploadRow
 from backend.database.session import Database
 from backend.domain.filenames import safe_filename
 from backend.errors import Conflict, ObjectMissing, TooLarge, UploadExpired, UploadInUse
+from backend.services.shares import Shares
 from backend.services.storage import DirectUploads, SpooledFile, StorageService
 from backend.services.storage.spool.resumable import Checksum, ResumableFiles
 from backend.services.uploads.appenders import Appenders
@@ -58,6 +59,7 @@ class UploadService:
         storage: says whether there is space.
         files: where the bytes are.
         direct: the bucket that clients may send to, if there is one.
+        shares: how much one owner may have.
         max_bytes: largest upload.
         expires_s: an upload to which nothing has been added for that time is deleted.
 
@@ -71,6 +73,7 @@ class UploadService:
         files: ResumableFiles,
         direct: DirectUploads | None,
         database: Database,
+        shares: Shares,
         *,
         max_bytes: int,
         expires_s: int,
@@ -78,22 +81,23 @@ class UploadService:
         self._storage = storage
         self._files = files
         self._database = database
+        self._shares = shares
         self._max_bytes = max_bytes
         self._expires_s = expires_s
         self._appenders = Appenders()
         self._claimed: set[str] = set()
-        self.direct = DirectUploadService(storage, direct, database, max_bytes=max_bytes, expires_s=expires_s)
+        self.direct = DirectUploadService(storage, direct, database, shares, max_bytes=max_bytes, expires_s=expires_s)
 
     async def create(self, new: NewUpload) -> UploadView:
         """Begin an upload of known or unknown size.
 
         Raises:
             TooLarge
+            ShareUsedUp: the owner has too many already, or too much of the disk.
             StorageFull: there is no space for it.
             DatabaseUnavailable
         """
         self._check_size(new.size_bytes or 0)
-        await self._storage.check_space(new.size_bytes)
         row = UploadRow(
             id=f"upload_{uuid4().hex}",
             owner=new.owner,
@@ -106,13 +110,20 @@ class UploadService:
             created_at=datetime.now(UTC),
             expires_at=self._expiry(),
         )
-        await self._files.create(str(row.spool))
-        async with self._database.transaction() as session:
-            session.add(row)
+        async with self._shares.opening(new.owner, new.size_bytes):
+            await self._files.create(str(row.spool))
+            async with self._database.transaction() as session:
+                session.add(row)
         return view_of(row)
 
-    async def check_owner(self, upload_id: str, owner: str) -> None:
-        """Refuse an upload that another began, in the words for one that is not there.
+    async def list(self, owner: str | None, *, limit: int, offset: int) -> tuple[Sequence[UploadView], int]:
+        """A page of open uploads, newest first, and the number of all; None: of every owner."""
+        async with self._database.transaction() as session:
+            rows, total = await uploads.list_uploads(session, owner=owner, limit=limit, offset=offset)
+            return [view_of(row) for row in rows], total
+
+    async def check_owner(self, upload_id: str, owner: str | None) -> None:
+        """Refuse an upload that another began, in the words for one that is not there; None: only one that is not.
 
         Raises:
             NotFound
@@ -167,6 +178,8 @@ class UploadService:
                     await self._set(upload_id, offset_bytes=arrived_bytes, expires_at=self._expiry())
                     if arrived_bytes < end_bytes:
                         await self._storage.check_space()
+                    if row.size_bytes is None:
+                        await self._shares.check_held(row.owner)
 
                 await file.receive(
                     appending.heard(stream), start_bytes=offset_bytes, max_bytes=end_bytes, note=note, checksum=checksum

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from backend.services.remote.download import Fetcher
+from backend.services.shares import Shares
 from backend.services.storage import SpooledFile, StorageService
 from backend.services.uploads.service import UploadService
 
@@ -50,23 +51,35 @@ Source = StreamedRecording | RemoteRecording | UploadedRecording | ReceivedRecor
 class Sources:
     """
     Args:
+        shares: how much one owner may send at once.
         max_bytes: largest recording.
     """
 
-    def __init__(self, storage: StorageService, fetcher: Fetcher, uploads: UploadService, *, max_bytes: int) -> None:
+    def __init__(
+        self, storage: StorageService, fetcher: Fetcher, uploads: UploadService, shares: Shares, *, max_bytes: int
+    ) -> None:
         self._storage = storage
         self._fetcher = fetcher
         self._uploads = uploads
+        self._shares = shares
         self._max_bytes = max_bytes
 
-    def spool(self, chunks: AsyncIterator[bytes], size_bytes: int | None) -> AbstractAsyncContextManager[SpooledFile]:
+    @asynccontextmanager
+    async def spool(
+        self, chunks: AsyncIterator[bytes], size_bytes: int | None, owner: str
+    ) -> AsyncGenerator[SpooledFile, None]:
         """Write a stream to the local disk, where it stays while the context is open.
 
         Raises:
             TooLarge
+            ShareUsedUp: its owner holds too much of the disk.
             StorageFull: there is no space for it; raised before the first byte is read if its size is known.
         """
-        return self._storage.spool(chunks, max_bytes=self._max_bytes, expected_bytes=size_bytes)
+        async with (
+            self._shares.receiving(owner, size_bytes, chunks) as counted,
+            self._storage.spool(counted, max_bytes=self._max_bytes, expected_bytes=size_bytes) as file,
+        ):
+            yield file
 
     @asynccontextmanager
     async def open(self, source: Source, owner: str) -> AsyncGenerator[ReceivedRecording, None]:
@@ -74,7 +87,7 @@ class Sources:
 
         Args:
             source: where the recording comes from.
-            owner: an upload has to belong to this owner.
+            owner: whose share it counts against. An upload has to belong to this owner.
 
         Raises:
             AppError: the recording cannot be read, fetched or stored; each source has its own reasons.
@@ -83,10 +96,13 @@ class Sources:
             case ReceivedRecording():
                 yield source
             case StreamedRecording(chunks, filename, content_type, size_bytes):
-                async with self.spool(chunks, size_bytes) as file:
+                async with self.spool(chunks, size_bytes, owner) as file:
                     yield ReceivedRecording(file, filename, content_type)
             case RemoteRecording(url):
-                async with self._fetcher.open(url) as remote, self.spool(remote.chunks, remote.size_bytes) as file:
+                async with (
+                    self._fetcher.open(url) as remote,
+                    self.spool(remote.chunks, remote.size_bytes, owner) as file,
+                ):
                     yield ReceivedRecording(file, remote.filename, remote.content_type)
             case UploadedRecording(upload_id):
                 await self._uploads.check_owner(upload_id, owner)

@@ -27,9 +27,19 @@ class UploadView:
     details: Mapping[str, str]
     is_direct: bool
     expires_at: datetime
+    owner: str
+    created_at: datetime
 
 
 def view_of(row: UploadRow) -> UploadView:
     return UploadView(
-        row.id, row.filename, row.size_bytes, row.offset_bytes, row.details, row.spool is None, row.expires_at
+        row.id,
+        row.filename,
+        row.size_bytes,
+        row.offset_bytes,
+        row.details,
+        row.spool is None,
+        row.expires_at,
+        row.owner,
+        row.created_at,
     )

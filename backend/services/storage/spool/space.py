@@ -49,25 +49,32 @@ class DiskSpace:
         self.look()
         return self.free_bytes
 
-    def check(self, needed_bytes: int | None = None) -> None:
+    def check(self, needed_bytes: int | None = None, promised_bytes: int = 0) -> None:
         """Measure, and do nothing if an upload may come.
 
         Args:
             needed_bytes: its size, if known.
+            promised_bytes: what is still to come of others.
 
         Raises:
             StorageFull: it may not; uploads are taken again as soon as there is space.
         """
         self.look()
         free_bytes = self.free_bytes
-        if free_bytes is None or free_bytes - (needed_bytes or 0) >= self._hard_bytes:
+        if free_bytes is None or free_bytes - (needed_bytes or 0) - promised_bytes >= self._hard_bytes:
             return
         wish = f" for an upload of {_mib(needed_bytes)}" if needed_bytes else ""
+        others = f"{_mib(promised_bytes)} are promised to other uploads, " if promised_bytes else ""
         raise StorageFull(
-            f"The disk of UPLOAD_DIR has not enough space{wish}: {_mib(free_bytes)} are free, "
+            f"The disk of UPLOAD_DIR has not enough space{wish}: {_mib(free_bytes)} are free, {others}"
             f"{_mib(self._hard_bytes)} stay free for recordings in work. "
             "Free space, move UPLOAD_DIR or lower DISK_HARD_LIMIT_BYTES."
         )
+
+    def spare(self) -> int | None:
+        """Look, and return the bytes that uploads may fill; None when that cannot be known."""
+        free_bytes = self.measure()
+        return None if free_bytes is None else max(0, free_bytes - self._hard_bytes)
 
     def _state_of(self, free_bytes: int | None) -> SpaceState:
         if free_bytes is None or free_bytes >= self._soft_bytes:

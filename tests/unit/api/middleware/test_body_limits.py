@@ -24,7 +24,9 @@ LARGE = bytes(2 * MAX_BODY_BYTES)
 
 
 @asynccontextmanager
-async def serving(*, root_path: str = "", max_uploads: int = 2) -> AsyncIterator[httpx.AsyncClient]:
+async def serving(
+    *, root_path: str = "", max_uploads: int = 2, stall_timeout_s: float = 30, least_bytes_per_s: int = 1
+) -> AsyncIterator[httpx.AsyncClient]:
     """An app with one route that streams, `/streams/{name}`, and one that does not, `/plain`."""
     streams, plain = APIRouter(prefix="/streams", route_class=StreamedBody), APIRouter()
 
@@ -38,7 +40,8 @@ async def serving(*, root_path: str = "", max_uploads: int = 2) -> AsyncIterator
 
     app = FastAPI()
     add_problem_handlers(app)
-    add_body_limits(app, Settings(_env_file=None, max_concurrent_uploads=max_uploads))
+    limits = {"max_concurrent_uploads": max_uploads, "upload_least_bytes_per_s": least_bytes_per_s}
+    add_body_limits(app, Settings(_env_file=None, upload_stall_timeout_s=stall_timeout_s, **limits))
     app.include_router(streams)
     app.include_router(plain)
     transport = httpx.ASGITransport(app, root_path=root_path)
@@ -123,3 +126,24 @@ def test_every_route_that_reads_its_request_itself_says_that_it_streams() -> Non
 
 def _takes_request(endpoint: object) -> bool:
     return Request in [one.annotation for one in inspect.signature(endpoint, eval_str=True).parameters.values()]  # type: ignore[arg-type]
+
+
+async def test_a_body_slower_than_the_least_speed_is_given_up_once_its_grace_is_over() -> None:
+    async def drip() -> AsyncIterator[bytes]:
+        while True:
+            yield bytes(1000)
+            await asyncio.sleep(0.02)
+
+    async with serving(stall_timeout_s=0.1, least_bytes_per_s=1_000_000) as client:
+        answer = await client.post("/streams/a", content=drip())
+    assert answer.status_code == 408 and "UPLOAD_LEAST_BYTES_PER_S" in answer.json()["detail"]
+
+
+async def test_a_body_at_the_least_speed_arrives_however_long_it_takes() -> None:
+    async def steady() -> AsyncIterator[bytes]:
+        for _ in range(100):
+            yield bytes(1000)
+            await asyncio.sleep(0.02)
+
+    async with serving(stall_timeout_s=0.1, least_bytes_per_s=10_000) as client:
+        assert (await client.post("/streams/a", content=steady())).json() == 100_000
