@@ -16,10 +16,10 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_va
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from backend.database.session import validated_url
-from backend.domain.access import AccessKeys, read_admins, read_keys
-from backend.domain.addresses import parse_allowance
-from backend.domain.hosts import ANY, OwnNames, parse_names, parse_prefix
-from backend.domain.shares import ShareLimits
+from backend.domain.access.addresses import parse_allowance
+from backend.domain.access.hosts import ANY, OwnNames, parse_names, parse_prefix
+from backend.domain.access.keys import AccessKeys, read_admins, read_keys
+from backend.domain.access.shares import ShareLimits
 from backend.engines.audio.allowance import MAX_DECODED_BYTES
 from backend.engines.audio.confinement import Confinement
 from backend.errors import InvalidInput

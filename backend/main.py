@@ -34,7 +34,7 @@ from backend.api.problems import add_problem_handlers
 from backend.api.routes import audio, conversations, health, jobs, pages, people, storage, uploads
 from backend.api.routes import webhooks as deliveries
 from backend.config import Settings, describe_invalid_settings, read_settings
-from backend.domain.addresses import find_address, is_loopback
+from backend.domain.access.addresses import find_address, is_loopback
 from backend.errors import AppError, InvalidInput
 from backend.permissions import close_process
 from backend.wiring.services import Services, open_services

@@ -9,7 +9,7 @@ from tempfile import mkstemp
 
 from filelock import FileLock
 
-from backend.domain.access import read_keys
+from backend.domain.access.keys import read_keys
 from backend.errors import InvalidInput
 
 NAME = "admin"

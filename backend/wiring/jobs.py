@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from backend.config import Settings
 from backend.database.session import Database
-from backend.domain.addresses import parse_allowance
+from backend.domain.access.addresses import parse_allowance
 from backend.observability.metrics import Metrics
 from backend.services.conversations.deletion import DeletionService
 from backend.services.jobs.attempts import Attempts

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import text
 
-from backend.domain.addresses import Allowance
+from backend.domain.access.addresses import Allowance
 from backend.errors import InvalidInput, RemoteUnavailable, TooLarge
 from backend.services.remote.client import OutboundClient
 from backend.services.remote.download import Fetcher, RemoteFile, disposition_filename

@@ -12,7 +12,7 @@ from ipaddress import ip_network
 import pytest
 import trustme
 
-from backend.domain.addresses import Allowance
+from backend.domain.access.addresses import Allowance
 from backend.errors import InvalidInput, RemoteUnavailable, TooLarge
 from backend.services.remote.client import OutboundClient, RemoteAnswer, Resolver, resolve
 from tests.support.web_servers import Received, redirect, reply, web_server

@@ -25,7 +25,7 @@ from backend.database.jobs import get_job
 from backend.database.migrate import migrate
 from backend.database.models import Delivery, Job
 from backend.database.session import Database
-from backend.domain.addresses import Allowance
+from backend.domain.access.addresses import Allowance
 from backend.domain.states.jobs import JobStatus
 from backend.domain.states.webhooks import DeliveryStatus
 from backend.errors import InvalidInput, NotFound

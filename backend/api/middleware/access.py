@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from backend.api.problems import http_problem, problem_responses
 from backend.api.requests.address import is_own_origin, route_path
 from backend.config import Settings
-from backend.domain.access import AccessKeys, Caller
+from backend.domain.access.keys import AccessKeys, Caller
 
 OPEN_PATHS = ("/health/live", "/health/ready")
 """Asked by probes, which have no key."""

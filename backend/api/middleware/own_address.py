@@ -17,7 +17,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from backend.api.problems import http_problem
 from backend.api.requests.address import settle_address
 from backend.config import Settings
-from backend.domain.hosts import OwnNames
+from backend.domain.access.hosts import OwnNames
 
 
 def add_own_address(app: FastAPI, settings: Settings) -> None:

@@ -12,7 +12,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from backend.domain.hosts import Host, OwnNames, parse_host, parse_prefix
+from backend.domain.access.hosts import Host, OwnNames, parse_host, parse_prefix
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 

@@ -20,7 +20,7 @@ import httpx2
 
 from backend import __version__
 from backend.concurrency.lanes import ThreadLane
-from backend.domain.addresses import Allowance, find_address, is_host
+from backend.domain.access.addresses import Allowance, find_address, is_host
 from backend.errors import InvalidInput, RemoteUnavailable, TooLarge
 
 MAX_REDIRECTS = 5

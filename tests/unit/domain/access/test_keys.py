@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from backend.config import Settings, describe_invalid_settings
-from backend.domain.access import AccessKeys, Caller, read_keys
+from backend.domain.access.keys import AccessKeys, Caller, read_keys
 
 ADA, BOB = "ada-0123456789abcdef", "bob:0123456789=abcdef"
 

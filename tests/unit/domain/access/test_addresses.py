@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import ip_addresses
 
-from backend.domain.addresses import is_public, parse_allowance
+from backend.domain.access.addresses import is_public, parse_allowance
 
 CLOSED = [
     "0.0.0.0",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from backend.domain.hosts import Host, OwnNames, parse_host, parse_names, parse_prefix
+from backend.domain.access.hosts import Host, OwnNames, parse_host, parse_names, parse_prefix
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from backend.domain.addresses import find_address, is_host
+from backend.domain.access.addresses import find_address, is_host
 
 _ADDRESS_6 = re.compile(r"\[([0-9A-Fa-f:.]+)\]")
 _PORT = re.compile(r"[0-9]{1,5}")
