@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import groupby
 
+from backend.domain.scripts import count_words
 from backend.domain.sentences import mend_sentences
 from backend.domain.transcript import Diarization, Segment, SpeakerStats, SpeakerTurn, Transcript, Transcription, Word
 
@@ -56,7 +57,7 @@ def speaker_stats(
         speaker: SpeakerStats(
             speaking_time_s=round(seconds, 3),
             share=round(seconds / total, 4) if total else 0.0,
-            word_count=sum(len(s.text.split()) for s in transcript.segments if s.speaker == speaker),
+            word_count=sum(count_words(s) for s in transcript.segments if s.speaker == speaker),
             segment_count=sum(s.speaker == speaker for s in transcript.segments),
         )
         for speaker, seconds in spoken.items()

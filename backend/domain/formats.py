@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import groupby
 
-from backend.domain.transcript import Segment, Transcript
-
-MAX_CUE_S = 7.0
-MAX_CUE_CHARACTERS = 84
+from backend.domain.subtitles import Cue, cues
+from backend.domain.transcript import Transcript
 
 
 def to_text(transcript: Transcript) -> str:
@@ -22,48 +19,30 @@ def to_text(transcript: Transcript) -> str:
 def to_srt(transcript: Transcript) -> str:
     """SubRip: numbered cues, `HH:MM:SS,mmm`."""
     return "".join(
-        f"{number}\n{_clock(cue.start_s, ',')} --> {_clock(cue.end_s, ',')}\n{cue.speaker}: {cue.text}\n\n"
-        for number, cue in enumerate(_cues(transcript), start=1)
+        f"{number}\n{_clock(cue.start_ms, ',')} --> {_clock(cue.end_ms, ',')}\n{_labelled(cue)}\n\n"
+        for number, cue in enumerate(cues(transcript), start=1)
     )
 
 
 def to_vtt(transcript: Transcript) -> str:
     """WebVTT with a voice span per cue (W3C WebVTT, section 3.5)."""
     return "WEBVTT\n\n" + "".join(
-        f"{_clock(cue.start_s, '.')} --> {_clock(cue.end_s, '.')}\n"
-        f"<v {_escape(cue.speaker or '')}>{_escape(cue.text)}\n\n"
-        for cue in _cues(transcript)
+        f"{_clock(cue.start_ms, '.')} --> {_clock(cue.end_ms, '.')}\n"
+        f"<v {_escape(cue.speaker)}>{_escape(_unlabelled(cue))}\n\n"
+        for cue in cues(transcript)
     )
 
 
-def _cues(transcript: Transcript) -> Iterator[Segment]:
-    """Segments cut to readable length; a cue's time is the share of its characters where words carry no times."""
-    for segment in transcript.segments:
-        pieces = _wrap(segment.text, segment.end_s - segment.start_s)
-        total = sum(len(piece) for piece in pieces) or 1
-        start_s = segment.start_s
-        for piece in pieces:
-            end_s = start_s + (segment.end_s - segment.start_s) * len(piece) / total
-            yield Segment(start_s, end_s, piece, speaker=segment.speaker)
-            start_s = end_s
+def _labelled(cue: Cue) -> str:
+    first, *others = cue.lines
+    return "\n".join([f"{cue.label} {first}".rstrip(), *others])
 
 
-def _wrap(text: str, duration_s: float) -> list[str]:
-    """Split between words so that a piece has at most MAX_CUE_CHARACTERS and about MAX_CUE_S seconds."""
-    limit = MAX_CUE_CHARACTERS
-    if duration_s > MAX_CUE_S:
-        limit = min(limit, max(20, int(len(text) * MAX_CUE_S / duration_s)))
-    pieces: list[str] = []
-    for word in text.split():
-        if pieces and len(pieces[-1]) + 1 + len(word) <= limit:
-            pieces[-1] += f" {word}"
-        else:
-            pieces.append(word)
-    return pieces
+def _unlabelled(cue: Cue) -> str:
+    return "\n".join(line for line in cue.lines if line)
 
 
-def _clock(seconds: float, decimal: str) -> str:
-    milliseconds = round(seconds * 1000)
+def _clock(milliseconds: int, decimal: str) -> str:
     minutes, milliseconds = divmod(milliseconds, 60_000)
     hours, minutes = divmod(minutes, 60)
     whole, milliseconds = divmod(milliseconds, 1000)

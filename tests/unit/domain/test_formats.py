@@ -32,11 +32,18 @@ def test_vtt_escapes_what_would_be_markup() -> None:
 
 
 def test_long_segments_become_readable_cues_without_losing_a_word() -> None:
-    cues = [line for line in to_srt(LONG).splitlines() if line.startswith("Speaker 1: ")]
-    assert len(cues) > 4 and all(len(cue) <= 84 + len("Speaker 1: ") for cue in cues)
-    assert " ".join(cue.removeprefix("Speaker 1: ") for cue in cues) == LONG.segments[0].text
+    cues = re.findall(r"-->.*\n((?:.+\n)+)", to_srt(LONG))
+    lines = [line for cue in cues for line in cue.splitlines()]
+    assert len(cues) > 4 and all(cue.startswith("Speaker 1: ") for cue in cues) and max(map(len, lines)) <= 42
+    assert " ".join(line.removeprefix("Speaker 1: ") for line in lines) == LONG.segments[0].text
     ends = re.findall(r"--> (\S+)", to_srt(LONG))
     assert ends == sorted(ends) and ends[-1] == "00:00:30,000"
+
+
+def test_a_second_line_carries_no_speaker() -> None:
+    said = Transcript((Segment(0, 4, "The plan is on the board, and the trees are here.", speaker="Speaker 1"),))
+    assert "Speaker 1: The plan is on the board, and\nthe trees are here.\n\n" in to_srt(said)
+    assert "<v Speaker 1>The plan is on the board, and\nthe trees are here.\n\n" in to_vtt(said)
 
 
 def test_an_empty_transcript_is_empty_but_valid() -> None:
