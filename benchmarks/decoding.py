@@ -9,11 +9,13 @@ decoding starts a process, as in the service.
 from __future__ import annotations
 
 import argparse
+import resource
 import statistics
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 
@@ -31,10 +33,15 @@ def main() -> None:
     print(f"holds here: {measure_confinement(Confinement.AUTO)}")
     with tempfile.TemporaryDirectory() as folder:
         long = _repeat(arguments.recording, Path(folder) / "long.opus", arguments.minutes * 60)
-        print("| recording | unconfined (s) | confined (s) | speed confined / unconfined |\n| --- | --- | --- | --- |")
+        print("| recording | time | unconfined (s) | confined (s) | speed confined / unconfined |")
+        print("| --- | --- | --- | --- | --- |")
         for name, path in ((arguments.recording.name, arguments.recording), (f"{arguments.minutes} min of opus", long)):
-            off_s, on_s = (statistics.median(times) for times in zip(*_rounds(path, arguments.rounds), strict=True))
-            print(f"| {name} | {off_s:.3f} | {on_s:.3f} | {off_s / on_s:.3f} |")
+            rounds = list(_rounds(path, arguments.rounds))
+            for kind in ("elapsed", "computing"):
+                off_s, on_s = (
+                    statistics.median(getattr(one, kind) for one in side) for side in zip(*rounds, strict=True)
+                )
+                print(f"| {name} | {kind} | {off_s:.3f} | {on_s:.3f} | {off_s / on_s:.3f} |")
 
 
 def _parse() -> argparse.Namespace:
@@ -45,22 +52,30 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _rounds(path: Path, count: int) -> Iterator[list[float]]:
-    """Seconds without and with confinement, side by side: what else the machine does then slows both."""
+class _Times(NamedTuple):
+    """Seconds on the clock, and seconds of the decoder's computing, which other programs disturb less."""
+
+    elapsed: float
+    computing: float
+
+
+def _rounds(path: Path, count: int) -> Iterator[list[_Times]]:
+    """Times without and with confinement, side by side: what else the machine does then slows both."""
     for number in range(count):
-        times_s = {mode: _decode_s(path, mode) for mode in (MODES if number % 2 else MODES[::-1])}
-        yield [times_s[mode] for mode in MODES]
+        times = {mode: _decode(path, mode) for mode in (MODES if number % 2 else MODES[::-1])}
+        yield [times[mode] for mode in MODES]
 
 
-def _decode_s(path: Path, confinement: Confinement) -> float:
-    began = time.perf_counter()
+def _decode(path: Path, confinement: Confinement) -> _Times:
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     [track] = decode_tracks(path, separate=False, max_s=1e6, allowance=Allowance(confinement=confinement))
     track.close()
-    return time.perf_counter() - began
+    after, ended = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    return _Times(ended - began, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
 
 def _repeat(source: Path, target: Path, seconds: float) -> Path:
-    """The recording again and again as Opus, until it is so long."""
+    """The recording again and again as Opus, until it is long enough."""
     with av.open(str(target), "w") as output:
         stream = output.add_stream("libopus", rate=48_000, layout="mono")
         resampler = av.AudioResampler(stream.format, "mono", 48_000, frame_size=960)

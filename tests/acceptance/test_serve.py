@@ -47,6 +47,7 @@ def test_the_sample_comes_back_with_its_speakers_and_words(server: ServerProcess
 def test_the_log_tells_address_engines_and_storage(server: ServerProcess) -> None:
     log = server.log.read_text()
     assert server.url in log and "moonshine" in log and "community-1" in log and "storage: local" in log
+    assert "confinement of decoders (auto): " in log
 
 
 def test_health_answers_while_a_recording_is_transcribed(server: ServerProcess) -> None:

@@ -224,6 +224,12 @@ async def test_storage_info_and_health_tell_the_truth(client: httpx.AsyncClient,
     assert (await client.get("/health/live")).status_code == 204
 
 
+async def test_health_tells_what_confines_decoders(client: httpx.AsyncClient) -> None:
+    confinement = (await client.get("/health")).json()["confinement"]
+    assert confinement["seccomp"] and confinement["no_new_privs"] and confinement["network"] != "nothing"
+    assert set(confinement) == {"landlock", "seccomp", "no_new_privs", "user_namespace", "unprivileged", "network"}
+
+
 async def test_ready_is_503_until_the_models_are_loaded(client: httpx.AsyncClient, services: object) -> None:
     answer = await client.get("/health/ready")
     assert answer.status_code == 503 and answer.headers["retry-after"]

@@ -1,4 +1,4 @@
-"""Code that a hostile file made FFmpeg run: it stands in for PyAV in a decoder, and tries to get out.
+"""Code that a hostile file made FFmpeg run: it takes the place of PyAV in a decoder, and tries to get out.
 
 The recording is not sound but `fLaC` and JSON that says what to try on what. Each attempt is answered with "done" or
 with the error that it met.

@@ -22,7 +22,7 @@ from backend.errors import EngineUnavailable
 
 NOBODY_ID = 65_534
 OWN_STATUS = "/proc/self/status"
-"""Stays readable where Landlock holds: it shows from inside what holds, and nothing of anybody else."""
+"""Stays readable where Landlock holds: it shows from inside what holds, and says nothing of other processes."""
 
 _CLONE_NEWUSER, _CLONE_NEWNET, _CLONE_NEWIPC = 0x1000_0000, 0x4000_0000, 0x0800_0000
 _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
@@ -45,7 +45,7 @@ class Confinement(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the kernel lets a decoder use, whatever it does.
+    """What the kernel lets a decoder use.
 
     Attributes:
         max_cpu_s: seconds of computing.
@@ -66,7 +66,7 @@ class Measures:
         landlock: version of the kernel's interface; 0: files are not confined by it.
         seccomp: whether only the calls of `seccomp` are let through.
         no_new_privs: whether no program could give it rights.
-        user_namespace: whether it has users, network and shared memory of its own.
+        user_namespace: whether its users, network and shared memory are apart from the machine's.
         unprivileged: whether it is not root, or no longer.
         network: what keeps it from the network: "namespace", "seccomp" or "nothing".
     """
@@ -159,7 +159,7 @@ def _limit(kind: int, value: int, grace: int = 0) -> None:
 
 
 def _leave_root() -> bool:
-    """Become nobody if this is root, so that root's files are not this process's own."""
+    """Change from root to the user with the fewest rights, so that root's files are not this process's own."""
     with suppress(PermissionError):  # root without CAP_SETUID
         if os.geteuid() == 0:
             os.setgroups([])

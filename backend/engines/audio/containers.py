@@ -1,4 +1,4 @@
-"""Opening files that somebody sent: which containers are allowed, and what they say of themselves.
+"""Opening files that clients sent: which containers are allowed, and what they say of themselves.
 
 Runs inside the decoder's own process (decoder.py), because FFmpeg's parsers are C and believe much of what they read.
 """
@@ -47,7 +47,7 @@ def describe(container: InputContainer) -> MediaInfo:
     """What the container says of its first audio stream.
 
     Raises:
-        UnsupportedMedia: there is none, or it cannot be decoded.
+        UnsupportedMedia: the file has no audio stream, or one that cannot be decoded.
     """
     if not container.streams.audio:
         raise UnsupportedMedia("The file has no audio stream. Send a recording with sound.")
@@ -83,7 +83,7 @@ def _unreadable(reason: str) -> UnsupportedMedia:
 
 
 def _check_riff_size(promised: int, there: int) -> None:
-    """Refuse a WAV file that ends before its header says; the demuxer would silently take what is there.
+    """Refuse a WAV file that ends before its header says; the demuxer would silently take the rest.
 
     Programs that stream cannot know the size and write 0 or a value near the maximum: those are read to their end.
 

@@ -117,7 +117,7 @@ def _sample_format(container: av.container.InputContainer, *, are_mixed: bool) -
 
 
 class _Watch:
-    """Stops what goes on for too long, and tells how far it is."""
+    """Stops a decoding that takes too long, and tells how far it is."""
 
     def __init__(self, info: MediaInfo, max_samples: int, max_cpu_s: float) -> None:
         self._claimed_samples = (info.duration_s or 0.0) * SAMPLE_RATE_HZ
@@ -138,7 +138,7 @@ class _Watch:
         self._told_at = now
         if time.process_time() > self._max_cpu_s:
             raise too_slow(self._max_cpu_s)
-        # Said even where it means nothing: if nobody reads it any more, writing fails, and this process ends.
+        # Said even where it means nothing: once the reader is gone, writing fails, and this process ends.
         _say({"progress": min(0.99, n_samples / self._claimed_samples) if self._claimed_samples > 0 else 0.0})
 
 

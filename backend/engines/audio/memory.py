@@ -15,7 +15,7 @@ MIB = 1024**2
 MAX_DECODER_BYTES = 512 * MIB
 """Address space of one decoder. A film of 12 hours takes 300 MiB; a file that needs more is a bomb."""
 MIN_DECODER_BYTES, BYTES_PER_BYTE = 224 * MIB, 8
-"""A small file gets less: so much, of which the programs themselves take 120 MiB, and 8 bytes for each of its own. What
+"""A small file gets less: the minimum, of which the programs take 120 MiB, and 8 bytes for each byte of the file. What
 a demuxer keeps of one packet (its place, size and time) takes 60 bytes, and the packets of speech have 20."""
 
 _CGROUP_FILES = {"": "memory.max", "memory": "memory.limit_in_bytes"}
@@ -33,7 +33,7 @@ class MemoryBudget:
 
     @contextmanager
     def hold(self, size_bytes: int, progress: Progress = ignore_progress) -> Iterator[None]:
-        """Wait until so many bytes are free, and keep them inside the block.
+        """Wait until the bytes are free, and keep them inside the block.
 
         Args:
             size_bytes: more than the whole budget counts as the whole budget.

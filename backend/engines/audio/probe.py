@@ -38,7 +38,7 @@ class MediaInfo:
 def probe(path: Path, allowance: Allowance | None = None) -> MediaInfo:
     """Whether a file is a recording that can be decoded: its first bytes, its container, and one packet of sound.
 
-    Takes half a second whatever the length; a good beginning does not promise a good end.
+    Takes as long for an hour as for a day; a good beginning does not promise a good end.
 
     Args:
         path: a local file; the name means nothing, the bytes decide.

@@ -1,7 +1,7 @@
-"""The decoder's process as its caller sees it: started for one recording, watched, and ended whatever happens.
+"""The decoder's process as its caller sees it: started for one recording, watched, and ended in every case.
 
 A hostile file can make FFmpeg take gigabytes (777 bytes of MP4 that claim 50 million samples: 1.8 GB), loop, or crash.
-In a process of its own, locked in by confinement.py, that costs the recording and nothing else; and cancelling is a
+In a separate process, locked in by confinement.py, that costs the recording and nothing else; and cancelling is a
 kill instead of a wait. Nothing that this process says is believed without a look.
 """
 

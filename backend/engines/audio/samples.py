@@ -2,7 +2,7 @@
 
 A recording's length must not decide how much memory a server needs, so both branches of the pipeline read windows from
 one spool file; the file has no name, so a killed process leaves nothing behind. The decoding itself happens in a
-process of its own (decoder.py).
+separate process (decoder.py).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from backend.errors import InvalidAudio
 SAMPLE_RATE_HZ = 16_000
 MAX_DECODE_S = 900.0
 MIN_DECODE_S, BYTES_PER_DECODE_S = 20.0, 100_000
-"""A small file gets less: so much, and a second more for so many bytes. Speech at 8 kbit/s needs a tenth of that."""
+"""A small file gets less: the minimum, and a second more for every 100 kB. Speech at 8 kbit/s needs a tenth of that."""
 SAMPLE_TYPES: dict[str, type[np.float32 | np.int16]] = {"flt": np.float32, "s16": np.int16}
 COMPARED_SAMPLES = 60 * SAMPLE_RATE_HZ
 SAME_CHANNEL_DIFFERENCE = 0.01
@@ -147,7 +147,7 @@ def _decode(
 
 
 def _check_result(done: Mapping[str, Any], files: Sequence[IO[bytes]]) -> None:
-    """Compare what the decoder says it wrote with what is there: the file may have taken it over.
+    """Compare what the decoder says it wrote with the files: the recording may have taken it over.
 
     Raises:
         InvalidAudio

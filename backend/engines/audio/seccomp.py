@@ -1,6 +1,6 @@
 """The system calls that a decoder may make once it is locked, as a seccomp filter. Nothing else is known to it.
 
-Written by hand because the bindings on the package index need libseccomp on the machine, which slim images leave out.
+No library: the bindings on the package index need libseccomp on the machine, which slim images leave out.
 Sources: the kernel's Documentation/userspace-api/seccomp_filter.rst; numbers from its syscall_64.tbl (x86) and
 include/uapi/asm-generic/unistd.h (arm64).
 """

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from backend.engines.audio.allowance import Allowance
 from backend.engines.audio.samples import SAMPLE_RATE_HZ, decode_tracks, probe
 from backend.errors import EmptyAudio, InvalidAudio, TooLarge, UnsupportedMedia
 from tests.support.media import decode, silence, tone, wav_bytes, write
@@ -71,6 +72,14 @@ def test_windows_read_the_same_samples_as_the_whole(tmp_path: Path) -> None:
         assert np.array_equal(np.concatenate([audio.read(0, 20_000), audio.read(20_000)]), whole)
         assert np.array_equal(audio.seconds(1.0, 2.0), whole[16_000:32_000])
         assert len(audio.read(40_000, 10**9)) == 8_000 and len(audio.read(10**9)) == 0
+
+
+def test_samples_of_16_bits_are_kept_as_they_are(tmp_path: Path) -> None:
+    values = np.random.default_rng(1).integers(-32_768, 32_767, 40_000, dtype=np.int16)
+    (tmp_path / "a.wav").write_bytes(wav_bytes(values.tobytes()))
+    with decode(tmp_path / "a.wav", max_s=60, allowance=Allowance(max_decoded_bytes=2 * 40_000)) as audio:
+        assert np.array_equal(audio.read(), values.astype(np.float32) / 32_768)
+        assert np.array_equal(audio.read(100, 200), audio.read()[100:200])
 
 
 def test_no_file_is_left_while_or_after_decoding(tmp_path: Path) -> None:
