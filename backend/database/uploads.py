@@ -10,7 +10,7 @@ from sqlalchemy import CursorResult, case, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.database.models import UploadRow
-from backend.domain.shares import HeldUploads
+from backend.domain.access import HeldUploads
 from backend.errors import NotFound
 
 

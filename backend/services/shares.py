@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from backend.concurrency.places import Places, Taken
 from backend.database import jobs, uploads
 from backend.database.session import Database
-from backend.domain.shares import HeldUploads, ShareLimits
+from backend.domain.access import HeldUploads, ShareLimits
 from backend.errors import ShareUsedUp, TooManyJobs
 from backend.services.storage import StorageService
 
