@@ -136,6 +136,8 @@ class Settings(BaseSettings):
     upload_expires_s: int = Field(86_400, ge=60, le=604_800)
     upload_least_bytes_per_s: int = Field(32_768, ge=1)
     max_open_uploads: int = Field(1000, ge=1)
+    max_connections: int = Field(4096, ge=1)
+    max_connections_per_peer: int | None = Field(None, ge=1)
     max_event_streams: int = Field(500, ge=1)
     key_share: float = Field(0.5, gt=0, le=1, allow_inf_nan=False)
     workers: Literal["embedded", "none"] = "embedded"

@@ -26,7 +26,8 @@ from pydantic import ValidationError
 from backend import __version__
 from backend.api.middleware.access import add_access
 from backend.api.middleware.body_limits import add_body_limits
-from backend.api.middleware.connections import timed_protocol
+from backend.api.middleware.connections import Connections, timed_protocol
+from backend.api.middleware.descriptors import add_descriptor_guard, connection_limit, raise_descriptor_limit
 from backend.api.middleware.own_address import add_own_address
 from backend.api.middleware.request_ids import add_request_ids
 from backend.api.middleware.response_headers import add_response_headers
@@ -66,6 +67,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     add_problem_handlers(app)
+    add_descriptor_guard(app)
     add_body_limits(app, settings)
     add_access(app, settings)
     add_own_address(app, settings)
@@ -132,7 +134,7 @@ def serve(settings: Settings) -> None:
     """
     config = uvicorn.Config(
         create_app(settings),
-        http=timed_protocol(settings.upload_stall_timeout_s),
+        http=timed_protocol(_connections(settings)),
         ws="none",
         lifespan="off",
         log_config=None,
@@ -142,6 +144,11 @@ def serve(settings: Settings) -> None:
     )
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner, contextlib.suppress(KeyboardInterrupt):
         runner.run(_serve(settings, config))
+
+
+def _connections(settings: Settings) -> Connections:
+    most = connection_limit(settings.max_connections, raise_descriptor_limit(), settings.max_concurrent_uploads)
+    return Connections(most, settings.max_connections_per_peer or max(1, most // 2), settings.upload_stall_timeout_s)
 
 
 async def _serve(settings: Settings, config: uvicorn.Config) -> None:

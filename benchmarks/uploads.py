@@ -292,7 +292,7 @@ def serve(port: int, folder: Path) -> None:
     from starlette.requests import Request
     from starlette.responses import PlainTextResponse, Response
 
-    from backend.api.middleware.connections import timed_protocol
+    from backend.api.middleware.connections import Connections, timed_protocol
     from backend.api.requests.source import open_form
     from backend.api.requests.stream import StreamedBody
     from backend.config import Settings
@@ -326,7 +326,8 @@ def serve(port: int, folder: Path) -> None:
     return_large_blocks()  # as a server with models does
     app = create_app(settings)
     app.router.add_api_route("/audio/process/spool", spool, methods=["POST"], route_class_override=StreamedBody)
-    protocol = timed_protocol(settings.upload_stall_timeout_s)
+    most = settings.max_connections
+    protocol = timed_protocol(Connections(most, most, settings.upload_stall_timeout_s))
     config = uvicorn.Config(app, port=port, http=protocol, ws="none", lifespan="off", log_level="warning")
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(run(app))

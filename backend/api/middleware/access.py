@@ -15,6 +15,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from backend.api.middleware.wrong_keys import WrongKeys
 from backend.api.problems import http_problem, problem_responses
 from backend.api.requests.address import is_own_origin, route_path
 from backend.config import Settings
@@ -52,16 +53,20 @@ class Access:
     def __init__(self, app: ASGIApp, *, keys: AccessKeys | None) -> None:
         self.app = app
         self._keys = keys
+        self._wrong_keys = WrongKeys()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        await self._wrong_keys.wait(scope)
         try:
             caller = self._admit(scope)
         except HTTPException as error:
-            await http_problem(Request(scope), error)(scope, receive, send)
+            await http_problem(Request(scope), self._wrong_keys.refusal(scope, error))(scope, receive, send)
             return
+        if caller.name:
+            self._wrong_keys.note_right(scope)
         scope.setdefault("state", {})["caller"] = caller
         await self.app(scope, receive, send)
 
