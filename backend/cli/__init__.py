@@ -105,7 +105,9 @@ def process(
     files: Annotated[
         list[Path], typer.Argument(help="Audio or video files.", exists=True, dir_okay=False, readable=True)
     ],
-    language: Annotated[str | None, typer.Option(help="Spoken language, for example en.")] = None,
+    language: Annotated[
+        str | None, typer.Option(help="Spoken language, for example en or en-US; auto: detect it.")
+    ] = None,
     num_speakers: Annotated[int | None, typer.Option(min=1, help="Exactly this many speakers.")] = None,
     min_speakers: Annotated[int | None, typer.Option(min=1, help="At least this many speakers.")] = None,
     max_speakers: Annotated[int | None, typer.Option(min=1, help="At most this many speakers.")] = None,

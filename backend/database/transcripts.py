@@ -14,7 +14,7 @@ from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.database.models import Conversation, Participant, ParticipantVoice, Person, SegmentRow, VoicePrint
-from backend.domain.formats import to_text
+from backend.domain.rendering.formats import to_text
 from backend.domain.transcript import NamedSpeaker, Segment, Transcript, Word
 from backend.domain.voices import SpeakerIdentity, show_names
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import groupby
 
-from backend.domain.scripts import count_words
+from backend.domain.languages.scripts import count_words
 from backend.domain.sentences import mend_sentences
 from backend.domain.transcript import Diarization, Segment, SpeakerStats, SpeakerTurn, Transcript, Transcription, Word
 

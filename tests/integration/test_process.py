@@ -271,7 +271,7 @@ async def test_a_file_over_the_limit_is_refused_while_it_comes_without_a_length(
         ({"max_speakers": "1000000"}, "max_speakers"),
         ({"min_speakers": "5", "max_speakers": "2"}, "greater than"),
         ({"num_speakers": "3", "max_speakers": "2"}, "outside"),
-        ({"language": "klingon!"}, "language"),
+        ({"language": "German"}, "language: give a code such as en, de or pt-BR"),
         ({"title": "x" * 501}, "title"),
     ],
 )
@@ -293,8 +293,51 @@ async def test_blank_fields_count_as_not_given(client: httpx.AsyncClient, record
 
 
 async def test_a_missing_file_field_is_named(client: httpx.AsyncClient) -> None:
-    answer = await client.post("/audio/process", files={"recording": ("a.wav", b"x", "audio/wav")})
+    answer = await client.post("/audio/process", files={"title": (None, b"Committee")})
     assert_problem(answer, 422, "no 'file' field")
+
+
+@pytest.mark.parametrize("field", ["audio", "audio_file", "files", "files[]"])
+async def test_a_file_in_a_field_of_another_service_is_taken(
+    client: httpx.AsyncClient, recording: Path, field: str
+) -> None:
+    answer = await client.post("/audio/process", files={field: ("meeting.wav", recording.read_bytes())})
+    assert answer.status_code == 200 and answer.json()["audio_file_path"].endswith("meeting.wav")
+
+
+@pytest.mark.parametrize("field", ["recording", "title", "url"])
+async def test_a_file_in_another_field_is_refused_before_it_is_read(
+    client: httpx.AsyncClient, stored_files: Files, field: str
+) -> None:
+    sent = 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal sent
+        yield b'--b\r\nContent-Disposition: form-data; name="%s"; filename="a.wav"\r\n\r\n' % field.encode()
+        for _ in range(1000):
+            sent += 60_000
+            yield b"x" * 60_000
+
+    answer = await client.post(
+        "/audio/process", content=body(), headers={"Content-Type": "multipart/form-data; boundary=b"}
+    )
+    assert_problem(answer, 422, f"'{field}' takes no file. Send the recording as 'file'")
+    assert sent < 3_000_000 and stored_files() == []
+
+
+async def test_a_file_without_a_name_is_known_by_its_type(client: httpx.AsyncClient) -> None:
+    head = b'--b\r\nContent-Disposition: form-data; name="recording"\r\nContent-Type: audio/wav\r\n\r\nRIFF'
+    answer = await client.post(
+        "/audio/process", content=head, headers={"Content-Type": "multipart/form-data; boundary=b"}
+    )
+    assert_problem(answer, 422, "'recording' takes no file")
+
+
+async def test_a_text_field_may_come_from_a_text_file(client: httpx.AsyncClient, recording: Path) -> None:
+    files = {"file": ("a.wav", recording.read_bytes()), "title": ("title.txt", b"Committee", "text/plain")}
+    answer = await client.post("/audio/process", files=files)
+    found = await client.get(f"/conversations/{answer.json()['conversation_id']}")
+    assert found.json()["title"] == "Committee"
 
 
 async def test_a_file_field_that_is_text_is_refused(client: httpx.AsyncClient) -> None:
@@ -302,8 +345,11 @@ async def test_a_file_field_that_is_text_is_refused(client: httpx.AsyncClient) -
     assert_problem(answer, 422, "is text, not a file")
 
 
-async def test_two_files_are_refused(client: httpx.AsyncClient, recording: Path, stored_files: Files) -> None:
-    files = [("file", ("a.wav", recording.read_bytes())), ("file", ("b.wav", recording.read_bytes()))]
+@pytest.mark.parametrize("field", ["file", "audio", "files[]"])
+async def test_two_files_are_refused(
+    client: httpx.AsyncClient, recording: Path, stored_files: Files, field: str
+) -> None:
+    files = [("file", ("a.wav", recording.read_bytes())), (field, ("b.wav", recording.read_bytes()))]
     assert_problem(await client.post("/audio/process", files=files), 422, "more than one file")
     assert stored_files() == []
 

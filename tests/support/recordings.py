@@ -15,8 +15,8 @@ from backend.database.models import Base, Conversation
 from backend.database.objects import row_of
 from backend.database.session import Database
 from backend.domain.attribution import speaker_stats
-from backend.domain.formats import to_text
 from backend.domain.manifest import manifest_of
+from backend.domain.rendering.formats import to_text
 from backend.domain.states.conversations import ConversationStatus
 from backend.domain.transcript import Segment, Transcript, Word
 from backend.domain.voices import SpeakerIdentity, named_speakers, show_labels

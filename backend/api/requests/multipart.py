@@ -7,7 +7,7 @@ of `file_chunks` gets the bytes directly.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection, Sequence
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -22,6 +22,7 @@ MAX_FIELD_BYTES = 64 * 1024
 MAX_HEADER_BYTES = 16 * 1024
 """Of one part. The parser's own limit would refuse file names of 4 KB, which are cut instead."""
 MAX_PARTS = 100
+MAX_SHOWN_NAME_CHARS = 100
 FRAMING_BYTES = 1024 * 1024
 """What boundaries, part headers and text fields may add to the file."""
 
@@ -31,7 +32,9 @@ class MultipartUpload:
 
     Args:
         request: a request whose body has not been read.
-        file_field: name of the file part.
+        file_fields: names that the file part may have, the documented one first.
+        text_fields: names of the fields that are text, and are so even if they come as a text file. A file in any other
+            field is refused.
         max_bytes: largest file.
 
     Attributes:
@@ -45,13 +48,16 @@ class MultipartUpload:
             says that it is too large.
     """
 
-    def __init__(self, request: Request, *, file_field: str, max_bytes: int) -> None:
+    def __init__(
+        self, request: Request, *, file_fields: Sequence[str], text_fields: Collection[str] = (), max_bytes: int
+    ) -> None:
         self.fields: dict[str, str] = {}
         self.filename: str | None = None
         self.content_type: str | None = None
         self.size_bytes = int(request.headers.get("content-length") or 0) or None
         self._request = request
-        self._file_field = file_field
+        self._file_fields = file_fields
+        self._text_fields = text_fields
         self._max_bytes = max_bytes
         self._parser = _parser(request, self)
         self._check_length(self.size_bytes or 0)
@@ -118,18 +124,32 @@ class MultipartUpload:
         _, options = parse_options_header(header)
         self._field_name = options.get(b"name", b"").decode("utf-8", "replace")
         self._field = bytearray()
-        if self._field_name != self._file_field:
-            return
+        claimed = self._headers.get(b"content-type", b"").decode("latin-1")
         filename = _filename(header, options)
+        if not filename and valid_media_type(claimed):
+            filename = "recording"
+        if self._field_name in self._file_fields:
+            self._begin_file(filename, claimed)
+        elif filename and not (self._field_name in self._text_fields and claimed.lower().startswith("text/")):
+            raise HTTPException(422, self._misplaced())
+
+    def _begin_file(self, filename: str | None, claimed: str) -> None:
         if filename is None:
             raise HTTPException(
-                422, f"The field '{self._file_field}' is text, not a file. With curl: -F \"file=@meeting.wav\""
+                422, f"The field '{self._field_name}' is text, not a file. With curl: -F \"file=@meeting.wav\""
             )
         if self.filename is not None:
             raise HTTPException(422, "More than one file was sent. Send one recording per request.")
         self._in_file = True
         self.filename = safe_filename(filename)
-        self.content_type = valid_media_type(self._headers.get(b"content-type", b"").decode("latin-1"))
+        self.content_type = valid_media_type(claimed)
+
+    def _misplaced(self) -> str:
+        name, wanted = self._field_name[:MAX_SHOWN_NAME_CHARS], self._file_fields[0]
+        return (
+            f"The field '{name}' takes no file. Send the recording as '{wanted}'. "
+            f'With curl: -F "{wanted}=@meeting.wav"'
+        )
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._in_file:

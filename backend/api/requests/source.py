@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
@@ -10,12 +12,14 @@ from backend.services.storage import SpooledFile
 from backend.services.uploads.sources import ReceivedRecording, RemoteRecording, Source, UploadedRecording
 
 FILE_FIELD = "file"
+FILE_FIELDS = (FILE_FIELD, "audio", "audio_file", "files", "files[]")
+"""The name that is documented, and those that clients of other services use."""
 SOURCES = (FILE_FIELD, "url", "upload_id")
 
 
-def open_form(request: Request, max_bytes: int) -> MultipartUpload:
+def open_form(request: Request, max_bytes: int, text_fields: Collection[str] = ()) -> MultipartUpload:
     """The form of a request whose body has not been read. Raises as `MultipartUpload`."""
-    return MultipartUpload(request, file_field=FILE_FIELD, max_bytes=max_bytes)
+    return MultipartUpload(request, file_fields=FILE_FIELDS, text_fields=text_fields, max_bytes=max_bytes)
 
 
 def source_of(form: MultipartUpload, spooled: SpooledFile) -> Source:

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 from backend.api.schemas.transcripts import TranscriptOut
 from backend.domain.filenames import attachment
-from backend.domain.formats import to_srt, to_text, to_vtt
+from backend.domain.rendering.formats import to_srt, to_text, to_vtt
 from backend.domain.transcript import Transcript
 from backend.services.conversations.views import DetailedConversation
 

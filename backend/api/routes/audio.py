@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Annotated
 
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 from backend.api.dependencies import OwnerDep, ServicesDep
 from backend.api.problems import problem_responses
 from backend.api.requests.address import own_path
-from backend.api.requests.source import FILE_FIELD, open_form, source_of
+from backend.api.requests.source import FILE_FIELD, FILE_FIELDS, open_form, source_of
 from backend.api.requests.stream import StreamedBody
 from backend.api.schemas.audio import ProcessForm, ProcessResponse
 from backend.api.schemas.jobs import JobOut
@@ -34,11 +35,17 @@ _RESPOND_ASYNC = re.compile(r"(^|[,;\s])respond-async($|[,;\s])", re.IGNORECASE)
 def _request_body() -> dict[str, object]:
     """OpenAPI's view of a body that the route reads as a stream."""
     schema = ProcessForm.model_json_schema()
-    file = {"type": "string", "format": "binary", "description": "The recording: any common audio or video file"}
+    says = f"The recording: any common audio or video file. {_listed(FILE_FIELDS[1:])} are other names of this field"
+    file = {"type": "string", "format": "binary", "description": says}
     # Swagger UI offers a file picker for `format: binary`; nullable unions would turn its fields into JSON editors.
     fields = {name: _plain(field) for name, field in schema["properties"].items()}
     form = {"type": "object", "properties": {FILE_FIELD: file, **fields}}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}}}}
+
+
+def _listed(names: Sequence[str]) -> str:
+    *others, last = (f"`{name}`" for name in names)
+    return f"{', '.join(others)} and {last}"
 
 
 def _plain(field: dict[str, object]) -> dict[str, object]:
@@ -71,7 +78,7 @@ async def process_audio(
     it has arrived, it is processed even if the client hangs up or the server is killed. The answer comes when
     everything is stored; silence gives an empty transcript with no speakers.
     """
-    form = open_form(request, services.settings.max_upload_bytes)
+    form = open_form(request, services.settings.max_upload_bytes, ProcessForm.model_fields)
 
     def read_order(file: SpooledFile) -> Order:
         fields = _fields(form.fields)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from backend.api.schemas.transcripts import TranscriptOut
+from backend.domain.languages.codes import language_code
 from backend.domain.text import plain
 from backend.domain.transcript import SpeakerCount, Transcript
 from backend.engines.base import TranscribeOptions
@@ -32,7 +33,7 @@ Blank = BeforeValidator(_blank_is_none)
 Speakers = Annotated[Annotated[int, Field(ge=1, le=MAX_SPEAKERS)] | None, Blank]
 
 
-Language = Annotated[Annotated[str, Field(pattern="^[a-zA-Z]{2,3}$")] | None, Blank]
+Language = Annotated[str | None, AfterValidator(lambda tag: language_code(tag) if tag else None)]
 
 
 Words = Annotated[Annotated[str, Field(max_length=2000)] | None, Blank]
@@ -53,7 +54,10 @@ class ProcessForm(BaseModel):
     model_config = ConfigDict(extra="ignore", str_strip_whitespace=True)
 
     language: Language = Field(
-        None, description="ISO 639-1 code of the spoken language; detected if omitted", examples=["en"]
+        None,
+        description="ISO 639-1 code of the spoken language, such as `en`; a region (`en-US`, `en_GB`) is ignored. "
+        "Detected if omitted or `auto`",
+        examples=["en"],
     )
     num_speakers: Speakers = Field(None, description="Exact number of speakers")
     min_speakers: Speakers = Field(None, description="Smallest number of speakers")
@@ -85,9 +89,8 @@ class ProcessForm(BaseModel):
         return self
 
     def to_options(self) -> ProcessOptions:
-        language = self.language.lower() if self.language else None
         speech = SpeechOptions(
-            transcribe=TranscribeOptions(language, self.prompt, self.hotwords),
+            transcribe=TranscribeOptions(self.language, self.prompt, self.hotwords),
             channels=Channels(self.channels),
             speakers=SpeakerCount(self.num_speakers, self.min_speakers, self.max_speakers),
         )

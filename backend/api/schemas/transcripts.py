@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from backend.domain.formats import to_text
+from backend.domain.rendering.formats import to_text
 from backend.domain.transcript import NamedSpeaker, Segment, Transcript, Word
 
 

@@ -1,1 +1,1 @@
-"""The states of conversations and of messages to webhooks; those of a job are in `job_states.py`."""
+"""The states of jobs, conversations and messages to webhooks, and the transitions between those of a job."""

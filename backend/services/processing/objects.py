@@ -13,8 +13,8 @@ from datetime import datetime
 from backend.database import objects
 from backend.database.models import Conversation, Job
 from backend.database.session import Database
-from backend.domain.formats import to_text
 from backend.domain.manifest import manifest_of
+from backend.domain.rendering.formats import to_text
 from backend.domain.voices import SpeakerIdentity
 from backend.errors import StorageError
 from backend.services.speech.values import SpeechResult

@@ -9,7 +9,7 @@ from itertools import accumulate, groupby, pairwise
 
 from rich.cells import cell_len, chop_cells
 
-from backend.domain.scripts import break_apart, may_break
+from backend.domain.languages.scripts import break_apart, may_break
 from backend.domain.transcript import Segment, Transcript, Word
 
 MAX_CUE_MS = 7000

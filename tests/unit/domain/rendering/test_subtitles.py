@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from backend.domain.subtitles import Cue, cues
+from backend.domain.rendering.subtitles import Cue, cues
 from backend.domain.transcript import Segment, Transcript, Word
 
 JAPANESE = "みなさんおはようございます。きょうはとしょかんのうしろにあるあたらしいにわについてはなします。" * 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from backend.domain.subtitles import Cue, cues
+from backend.domain.rendering.subtitles import Cue, cues
 from backend.domain.transcript import Transcript
 
 

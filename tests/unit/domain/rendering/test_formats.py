@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from backend.domain.formats import to_srt, to_text, to_vtt
+from backend.domain.rendering.formats import to_srt, to_text, to_vtt
 from backend.domain.transcript import Segment, Transcript
 
 SHORT = Transcript(

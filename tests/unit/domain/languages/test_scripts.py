@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.domain.scripts import break_apart, count_words
+from backend.domain.languages.scripts import break_apart, count_words
 from backend.domain.transcript import Segment, Word
 
 MIXED = st.text(alphabet=st.sampled_from("aé1.,「」。、漢字かっーเก็ที่ສາខ្ម한👩\u200d"), min_size=1)

@@ -1,0 +1,1 @@
+"""Languages: the codes that name them, and the scripts they are written in."""

@@ -1,0 +1,1 @@
+"""How a transcript is shown: text, subtitles."""
