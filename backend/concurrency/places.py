@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class Taken(Enum):
-    """Who has the places, when there is none left: all owners together, or the one who asks."""
+    """Who uses up the places: all owners together, or the one who asks for another."""
 
     ALL = "all"
     OWN = "own"

@@ -26,7 +26,7 @@ MIB = 1024**2
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """Ada is an administrator, Bob is not; nobody works on their jobs."""
+    """Ada is an administrator, Bob is not; no worker takes their jobs."""
     keys = SecretStr(f"{':'.join(ADA)} {':'.join(BOB)}")
     return settings.model_copy(
         update={"api_keys": keys, "api_admins": "ada", "workers": "none", "max_upload_bytes": 1024 * MIB}

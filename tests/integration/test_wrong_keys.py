@@ -1,4 +1,4 @@
-"""Wrong keys: their peer is slowed down, and nobody else is shut out."""
+"""Wrong keys: the server slows their peer down and shuts no other caller out."""
 
 from __future__ import annotations
 

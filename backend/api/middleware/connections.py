@@ -42,7 +42,7 @@ class CountedTransport:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Write, unless the connection was closed meanwhile: then there is nobody to tell."""
+        """Write, unless the connection has been closed: then the bytes have no reader."""
         if self._transport.is_closing():
             return
         self._written_bytes += len(data)

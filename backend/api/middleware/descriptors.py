@@ -1,4 +1,4 @@
-"""Descriptors of open files and connections: how many there may be, and what is answered when there is none left."""
+"""Descriptors of open files and connections: how many there may be, and the answer when all are in use."""
 
 from __future__ import annotations
 
