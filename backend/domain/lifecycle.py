@@ -18,21 +18,25 @@ class Cadence:
         jitter: the share of the pause by which a run may come earlier or later, so that processes do not run in step.
         shared_by: how many processes keep this pace. In a larger fleet each process pauses longer, so that the number
             of runs of the whole fleet stays the same. None: the pause does not depend on the fleet.
+        quiet_s: the pause of a process in which nothing happens; None: no other than `every_s`.
     """
 
     every_s: float
     jitter: float = 0.0
     shared_by: int | None = None
+    quiet_s: float | None = None
 
-    def pause_s(self, *, processes: int, chance: float) -> float:
+    def pause_s(self, *, processes: int, chance: float, quiet: bool = False) -> float:
         """How long a process waits for its next run.
 
         Args:
             processes: the size of the fleet.
             chance: between 0 and 1; where in the range of the jitter this pause lies.
+            quiet: whether nothing happens in the process.
         """
         crowd = max(1.0, processes / self.shared_by) if self.shared_by else 1.0
-        return self.every_s * crowd * (1 + self.jitter * (2 * chance - 1))
+        every_s = self.quiet_s if quiet and self.quiet_s is not None else self.every_s
+        return every_s * crowd * (1 + self.jitter * (2 * chance - 1))
 
     def is_due(self, now: datetime, last: datetime | None) -> bool:
         """Whether it is time for another run.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from backend.config import Settings
 from backend.database.session import Database
@@ -79,7 +80,10 @@ def open_periodic_work(settings: Settings, parts: Parts) -> PeriodicWork:
         Kind.DELETES: objects.queue_deletes,
         Kind.QUEUES: objects.forget_queues,
     }
-    return PeriodicWork(Scheduler(schedule, work, log, lambda: fleet.size), log, running, announcements)
+    scheduler = Scheduler(schedule, work, log, lambda: fleet.size)
+    running.on_first = partial(scheduler.hurry, Kind.RUNNING_JOBS)
+    parts.watch.on_first = partial(scheduler.hurry, Kind.JOB_WATCH)
+    return PeriodicWork(scheduler, log, running, announcements)
 
 
 def _open_announcements(parts: Parts) -> Announcements:

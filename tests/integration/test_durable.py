@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from backend.services.jobs.durable import engine as durable
-from backend.services.jobs.durable.engine import DurableEngine, QueueLimit
+from backend.services.jobs.durable.engine import DurableEngine
+from backend.services.jobs.durable.values import QueueLimit
 
 pytestmark = pytest.mark.anyio
 

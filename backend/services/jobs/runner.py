@@ -14,7 +14,8 @@ from backend.database.session import database_errors
 from backend.observability.logs import log_context
 from backend.observability.tracing import span
 from backend.services.jobs.attempts import Attempts, Suspect
-from backend.services.jobs.durable.engine import DurableEngine, QueueLimit
+from backend.services.jobs.durable.engine import DurableEngine
+from backend.services.jobs.durable.values import QueueLimit
 from backend.services.jobs.heartbeat import Heartbeat
 from backend.services.jobs.maintenance.announcements import QUEUE as WEBHOOKS
 from backend.services.jobs.maintenance.announcements import Announcements

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from backend.database import jobs
 from backend.database.session import Database
 from backend.domain.states.jobs import JobStatus
@@ -10,11 +12,16 @@ from backend.services.jobs.steps import Interruption, JobProgress
 
 
 class RunningJobs:
-    """Filled by the runner, watched by the schedule."""
+    """Filled by the runner, watched by the schedule.
+
+    Attributes:
+        on_first: what to call when a job begins and none ran.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._running: dict[str, tuple[int, JobProgress]] = {}
+        self.on_first: Callable[[], None] | None = None
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -23,6 +30,8 @@ class RunningJobs:
 
     def add(self, job_id: str, attempt: int, progress: JobProgress) -> None:
         """An attempt at a job begins."""
+        if not self._running and self.on_first is not None:
+            self.on_first()
         self._running[job_id] = (attempt, progress)
 
     def remove(self, job_id: str) -> None:

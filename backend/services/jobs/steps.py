@@ -14,7 +14,8 @@ from pydantic import TypeAdapter
 from backend.domain.jobs import overall_progress
 from backend.errors import DatabaseUnavailable, StorageUnavailable
 from backend.observability.tracing import span
-from backend.services.jobs.durable.engine import Retries, run_step
+from backend.services.jobs.durable.engine import run_step
+from backend.services.jobs.durable.values import Retries
 
 T = TypeVar("T")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Callable
 
 from backend.database import jobs
 from backend.database.session import Database
@@ -22,11 +23,13 @@ class JobWatch:
 
     Attributes:
         reports: by job, what to call at its stages if it runs in this process.
+        on_first: what to call when a caller begins to wait and none did.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self.reports: dict[str, StageProgress] = {}
+        self.on_first: Callable[[], None] | None = None
         self._waiting: defaultdict[str, dict[asyncio.Future[None], jobs.Seen]] = defaultdict(dict)
         self._looks = 0
 
@@ -38,6 +41,8 @@ class JobWatch:
     async def change(self, job: JobView) -> None:
         """Return when a job's row may have changed."""
         changed = asyncio.get_running_loop().create_future()
+        if not self._waiting and self.on_first is not None:
+            self.on_first()
         self._waiting[job.id][changed] = (job.status, job.stage, job.progress, job.attempt)
         try:
             await changed

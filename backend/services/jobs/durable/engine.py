@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
@@ -23,6 +23,8 @@ from backend.database.session import database_errors, durable_url
 from backend.domain.jobs import Superseded
 from backend.services.jobs.durable.checkpoints import JsonCheckpoints, refuse_pickle
 from backend.services.jobs.durable.database import connect, use_wal
+from backend.services.jobs.durable.polling import LOOK_S, QueuePolling, keep_threads_still
+from backend.services.jobs.durable.values import ENDED, OPEN, RUNS, Pending, QueueLimit, Retries, WorkflowState
 
 if TYPE_CHECKING:
     from dbos import DBOSConfig, EnqueueOptions, Serializer
@@ -33,61 +35,13 @@ T = TypeVar("T")
 P = ParamSpec("P")
 Workflow = Callable[[str], Coroutine[Any, Any, None]]
 
-CONNECTIONS = 5
-"""To PostgreSQL, one of them to hear of news. Few, because every worker has them and servers allow some hundred."""
+CONNECTIONS = 4
+"""To PostgreSQL, beside the one that looks for work. Few: every worker has them, and servers allow some hundred."""
 OUTCOMES_WITHIN_S = 3.0
+ROOM_WITHIN_S = 0.5
 FORSAKEN_AFTER_S = 10.0
 MOST_POLLS_PER_S = 100
 """Of one queue, by all processes together."""
-RUNS = "PENDING"
-OPEN = (RUNS, "ENQUEUED", "DELAYED")
-ENDED = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
-
-
-@dataclass(frozen=True, slots=True)
-class QueueLimit:
-    """How many workflows of a queue one process runs at once, and how long its next one may wait to be seen."""
-
-    concurrency: int
-    poll_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Retries:
-    """How often a step is tried, and which errors may pass. Waits double from `first_wait_s`."""
-
-    attempts: int
-    first_wait_s: float
-    passing: tuple[type[Exception], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class WorkflowState:
-    """What the engine knows of a workflow: PENDING is running, ENQUEUED and DELAYED are waiting, the others ended."""
-
-    status: str
-    executor_id: str | None
-    version: str | None
-
-    @property
-    def ended(self) -> bool:
-        return self.status in ENDED
-
-
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """A workflow that has begun.
-
-    Attributes:
-        queue: None if it was started past every queue.
-        forsaken: it is this process's, and nothing here is at it: how it ended could not be written down.
-    """
-
-    id: str
-    workflow: str
-    queue: str | None
-    executor_id: str | None
-    forsaken: bool
 
 
 def _told_plainly(method: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
@@ -122,6 +76,8 @@ class DurableEngine:
         self._active: set[str] = set()
         self._given_up: set[str] = set()
         self._silent_since: dict[str, float] = {}
+        self._polling: QueuePolling | None = None
+        self._ended_at = -math.inf
         self._started = False
 
     def register(self, name: str, workflow: Workflow) -> None:
@@ -148,14 +104,15 @@ class DurableEngine:
             "log_level": "ERROR",
             "sys_db_pool_size": CONNECTIONS,
             "serializer": cast("Serializer", JsonCheckpoints()),
+            "use_listen_notify": False,  # nothing here sends events, and poolers that pool by transaction lose them
         }
         _read_no_pickles()
+        keep_threads_still()
         if self._url.startswith("sqlite"):
             await anyio.to_thread.run_sync(use_wal, self._url)
         else:
             config["db_engine_kwargs"] = {"creator": partial(connect, self._url)}
-        DBOS(config=config)
-        DBOS.listen_queues(list(listen))
+        instance = DBOS(config=config)
         DBOS.launch()
         self._started = True
         self._queues = {name: limit for name, limit in queues.items() if name in listen}
@@ -166,6 +123,8 @@ class DurableEngine:
                 polling_interval_sec=limit.poll_s,
                 on_conflict="always_update" if name in listen else "never_update",
             )
+        self._polling = QueuePolling(self._url, listen, version=self.version, busy=self._is_busy)
+        await anyio.to_thread.run_sync(self._polling.start, instance)
 
     @_told_plainly
     async def pace(self, processes: int) -> None:
@@ -176,6 +135,8 @@ class DurableEngine:
         """
         from dbos import DBOS
 
+        if self._polling is not None:
+            self._polling.look_s = max(LOOK_S, processes / MOST_POLLS_PER_S)
         for name, limit in self._queues.items():
             wanted, paced = max(limit.poll_s, processes / MOST_POLLS_PER_S), self._paced.get(name, limit.poll_s)
             if 0.8 * paced <= wanted <= 1.25 * paced:
@@ -207,6 +168,8 @@ class DurableEngine:
         if self._started:
             self._started = False
             await self._let_outcomes_be_written()
+            if self._polling is not None:
+                await anyio.to_thread.run_sync(self._polling.stop)
             await anyio.to_thread.run_sync(lambda: DBOS.destroy(destroy_registry=True))
             # It had made its own threads the loop's, and ended them; files and names are still to be looked up.
             asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
@@ -224,9 +187,18 @@ class DurableEngine:
                 await workflow(workflow_id)
             finally:
                 self._active.discard(workflow_id)
+                self._ended_at = time.monotonic()
             self._returned.add(workflow_id)
 
         return run
+
+    def _is_busy(self) -> bool:
+        """A workflow runs, or has just ended and made room for the next one."""
+        return bool(self._active) or time.monotonic() - self._ended_at < ROOM_WITHIN_S
+
+    def _wake(self, queue: str) -> None:
+        if self._polling is not None:
+            self._polling.wake(queue)
 
     async def _let_outcomes_be_written(self) -> None:
         """A workflow that has returned is over only when DBOS has written that down, a moment later."""
@@ -269,6 +241,8 @@ class DurableEngine:
         if delay_s > 0:
             options["delay_seconds"] = delay_s
         await DBOS.enqueue_workflow_with_options_async(options, workflow_id)
+        if delay_s <= 0:
+            self._wake(queue)
 
     @_told_plainly
     async def run_here(self, workflow: str, workflow_id: str) -> None:
@@ -291,6 +265,7 @@ class DurableEngine:
         from dbos import DBOS
 
         await DBOS.resume_workflow_async(workflow_id, queue_name=queue)
+        self._wake(queue)
 
     @_told_plainly
     async def forget(self, workflow_ids: Sequence[str]) -> None:

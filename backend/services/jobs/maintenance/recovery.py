@@ -14,7 +14,8 @@ from backend.database.session import Database
 from backend.domain.lifecycle import Retention
 from backend.domain.states.jobs import ENDED
 from backend.services.jobs.attempts import Attempts
-from backend.services.jobs.durable.engine import DurableEngine, Pending, WorkflowState
+from backend.services.jobs.durable.engine import DurableEngine
+from backend.services.jobs.durable.values import Pending, WorkflowState
 from backend.services.jobs.maintenance.announcements import QUEUE as WEBHOOKS
 from backend.services.jobs.maintenance.announcements import WORKFLOW as DELIVER
 from backend.services.jobs.maintenance.fleet import Fleet

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 
 from backend.concurrency.rounds import Rounds
-from backend.services.jobs.schedule.log import ScheduleLog, Work
+from backend.services.jobs.schedule.log import IDLE, Outcome, ScheduleLog, Work
 from backend.services.jobs.schedule.table import Entry, Kind, Means, Place
+
+QUIET_AFTER_S = 30.0
 
 
 class Scheduler:
@@ -33,19 +36,27 @@ class Scheduler:
             raise ValueError(f"The table and the work differ: {sorted(wanted ^ set(work))}.")
         self._schedule, self._work, self._log, self._processes = schedule, work, log, processes
         self._due_in_s: dict[Kind, float] = {}
-        self._rounds = [
-            Rounds(schedule[kind].what, partial(self._turn, schedule[kind]), partial(self._pause_s, schedule[kind]))
+        self._idle: set[Kind] = set()
+        self._busy_at = time.monotonic()
+        self._rounds = {
+            kind: Rounds(
+                schedule[kind].what, partial(self._turn, schedule[kind]), partial(self._pause_s, schedule[kind])
+            )
             for kind in sorted(wanted)
-        ]
+        }
 
     def start(self) -> None:
         """Begin; what is due runs at once."""
-        for rounds in self._rounds:
+        for rounds in self._rounds.values():
             rounds.start()
 
     async def stop(self) -> None:
         """Stop; runs that end soon are not cut short."""
-        await asyncio.gather(*(rounds.stop() for rounds in self._rounds))
+        await asyncio.gather(*(rounds.stop() for rounds in self._rounds.values()))
+
+    def hurry(self, kind: Kind) -> None:
+        """There is something to do for one kind of work."""
+        self._rounds[kind].hurry()
 
     async def run(self, kind: Kind) -> None:
         """Do one kind of work now, due or not.
@@ -53,7 +64,7 @@ class Scheduler:
         Raises:
             Exception: as the work raised it.
         """
-        await self._log.record(self._schedule[kind], self._work[kind])
+        await self._log.record(self._schedule[kind], partial(self._do, kind))
 
     async def _turn(self, entry: Entry) -> None:
         self._due_in_s.pop(entry.kind, None)
@@ -69,7 +80,21 @@ class Scheduler:
         if claimed is None:
             await self._must_wait(entry)
         else:
-            await self._log.record(entry, self._work[entry.kind], claimed)
+            await self._log.record(entry, partial(self._do, entry.kind), claimed)
+
+    async def _do(self, kind: Kind) -> Outcome | None:
+        self._idle.discard(kind)
+        outcome = await self._work[kind]()
+        if outcome == IDLE:
+            self._idle.add(kind)
+        elif outcome is not None:
+            self._busy_at = time.monotonic()
+        return outcome
+
+    def _is_quiet(self, entry: Entry) -> bool:
+        """Whether this work had nothing to do, nor, unless it says when it has, any other in this process for long."""
+        long = time.monotonic() - self._busy_at > QUIET_AFTER_S
+        return entry.kind in self._idle and (entry.hurried or long)
 
     async def _must_wait(self, entry: Entry) -> bool:
         due_in_s = self._due_in_s[entry.kind] = await self._log.due_in_s(entry)
@@ -77,7 +102,9 @@ class Scheduler:
 
     def _pause_s(self, entry: Entry) -> float:
         assert entry.cadence is not None
-        pause_s = entry.cadence.pause_s(processes=self._processes(), chance=random.random())
+        pause_s = entry.cadence.pause_s(
+            processes=self._processes(), chance=random.random(), quiet=self._is_quiet(entry)
+        )
         due_in_s = self._due_in_s.get(entry.kind, 0.0)
         if due_in_s <= 0:
             return pause_s

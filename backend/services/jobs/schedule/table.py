@@ -8,7 +8,7 @@ work that comes several times a second leaves none. `GET /health` shows the last
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
 
@@ -24,7 +24,10 @@ from backend.domain.lifecycle import (
 from backend.services.jobs.heartbeat import BEAT_EVERY_S
 
 WATCH_EVERY_S = 0.5
+WATCH_REST_S = 60.0
+"""The pause between two looks at nothing; a job that begins, or a caller that begins to wait, ends it."""
 LOOK_AROUND_EVERY_S = 5.0
+LOOK_AROUND_QUIET_S = 30.0
 LOOK_AROUND_AT_ONCE = 5
 """The number of processes that look around at that pace; in a larger fleet each one pauses longer."""
 DELETES_EVERY_S = 60.0
@@ -79,6 +82,7 @@ class Entry:
         cadence: None for work that is done on command only.
         retention: the age that something must have before the work deletes it, or takes it up.
         rows: whether its runs leave rows.
+        hurried: whether the process says when there is something to do; until then the work is quiet.
     """
 
     kind: Kind
@@ -88,6 +92,7 @@ class Entry:
     means: Means = Means.TASK
     retention: Retention | None = None
     rows: bool = True
+    hurried: bool = False
 
     @property
     def kept(self) -> Retention:
@@ -113,14 +118,21 @@ def open_schedule(*, upload_expires_s: float, jobs_keep_days: float) -> Mapping[
         upload_expires_s: how long an upload may rest.
         jobs_keep_days: how long the rows of ended jobs are kept.
     """
-    often = Cadence(WATCH_EVERY_S)
-    look = Cadence(LOOK_AROUND_EVERY_S, jitter=0.2, shared_by=LOOK_AROUND_AT_ONCE)
+    often = Cadence(WATCH_EVERY_S, quiet_s=WATCH_REST_S)
+    watch = Cadence(LOOK_AROUND_EVERY_S, jitter=0.2, shared_by=LOOK_AROUND_AT_ONCE)
+    look = replace(watch, quiet_s=LOOK_AROUND_QUIET_S)
     entries = (
         Entry(Kind.HEARTBEAT, "saying that this process lives", Cadence(BEAT_EVERY_S), means=Means.THREAD, rows=False),
-        Entry(Kind.RUNNING_JOBS, "writing the progress of running jobs, stopping lost ones", often, rows=False),
-        Entry(Kind.JOB_WATCH, "looking at jobs that clients wait for", often, rows=False),
-        Entry(Kind.FLEET, "counting the processes, and setting the pace of all by their number", look),
-        Entry(Kind.DEAD_PROCESSES, "taking over the jobs of dead processes", look),
+        Entry(
+            Kind.RUNNING_JOBS,
+            "writing the progress of running jobs, stopping lost ones",
+            often,
+            rows=False,
+            hurried=True,
+        ),
+        Entry(Kind.JOB_WATCH, "looking at jobs that clients wait for", often, rows=False, hurried=True),
+        Entry(Kind.FLEET, "counting the processes, and setting the pace of all by their number", watch),
+        Entry(Kind.DEAD_PROCESSES, "taking over the jobs of dead processes", watch),
         Entry(Kind.LOST_JOBS, "queueing jobs that wait in the rows only", look, retention=UNQUEUED_JOBS),
         Entry(Kind.LOST_WORKFLOWS, "resuming or deleting workflows whose process died", look),
         Entry(
