@@ -13,8 +13,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from sqlalchemy import TextClause, create_engine, text
+from sqlalchemy import TextClause, text
 from sqlalchemy.exc import SQLAlchemyError
+
+from backend.database.session import open_sync_engine
 
 if TYPE_CHECKING:
     from dbos import DBOS
@@ -78,7 +80,7 @@ class QueuePolling:
         self._sleeps = {name: Sleep(busy) for name in queues}
         self._names = {f"q{number}": name for number, name in enumerate(queues)}
         self._version = version
-        self._engine = create_engine(url, pool_size=1, max_overflow=0, **_options(url))
+        self._engine = open_sync_engine(url, pool_size=1, max_overflow=0, isolation_level="AUTOCOMMIT")
         self._query = _waiting(url, [*self._names])
         self._threads: dict[str, threading.Thread] = {}
         self._stopped = threading.Event()
@@ -161,13 +163,6 @@ def keep_threads_still() -> None:
 
 def _rest(stopped: threading.Event, *_arguments: object) -> None:
     stopped.wait()
-
-
-def _options(url: str) -> dict[str, object]:
-    options: dict[str, object] = {"pool_pre_ping": False, "isolation_level": "AUTOCOMMIT"}
-    if not url.startswith("sqlite"):
-        options["connect_args"] = {"prepare_threshold": None}
-    return options
 
 
 def _waiting(url: str, names: Sequence[str]) -> TextClause:
