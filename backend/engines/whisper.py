@@ -33,6 +33,9 @@ PAUSE_S = 1.0
 # Whisper keeps half of its 448 positions for prompts; longer ones leave no positions for the text.
 PROMPT_TOKENS = 220
 
+# CTranslate2 stops a chunk of 30 s at half of the 448 positions; text that gets so far was not ended by the decoder.
+RUNAWAY_TOKENS = 220
+
 _CONTROL_TOKEN = re.compile(r"<\|[^|]*\|>")
 
 
@@ -204,13 +207,17 @@ def _reported(heard: Iterable[HeardSegment], duration_s: float, progress: Progre
 
 def _segments(heard: Iterable[HeardSegment], duration_s: float) -> Iterator[Segment]:
     for segment in heard:
+        ended = len(segment.tokens) < RUNAWAY_TOKENS
         words = words_without_loops(
-            [_word(word.word, word.start, word.end, word.probability, duration_s) for word in segment.words or ()]
+            [_word(word.word, word.start, word.end, word.probability, duration_s) for word in segment.words or ()],
+            ended=ended,
         )
         if words:
             yield from (_joined(run) for run in _runs(words) if any(word.text.strip() for word in run))
         elif segment.text.strip():
-            yield Segment(segment.start, min(segment.end, duration_s), text_without_loops(segment.text.strip()))
+            end_s = min(segment.end, duration_s)
+            text = text_without_loops(segment.text.strip(), end_s - segment.start, ended=ended)
+            yield Segment(segment.start, end_s, text)
 
 
 def _word(text: str, start_s: float, end_s: float, probability: float, duration_s: float) -> Word:

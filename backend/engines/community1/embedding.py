@@ -20,6 +20,9 @@ from backend.engines.community1.windows import TRUNK_FRAMES, TRUNK_STEP, WINDOW,
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
+SILENCE_DEPTH = 11.5
+"""A frame this far below the loudest of its chunk is silence: 50 dB, as the natural logarithm of power."""
+
 L = TypeVar("L", bound=Look)
 
 
@@ -97,9 +100,20 @@ class _Trunk:
         n_trunk = -(-n_samples // TRUNK_STEP)
         # 240 samples more than the hop: the last 25 ms frame of the chunk reaches beyond it.
         features = self._fbank(read_mended(self._audio, number * WINDOW, n_trunk * TRUNK_STEP + 240))
-        features -= features[: max(1, n_samples // 160)].mean(axis=0)
+        features -= usual_sound(features[: max(1, n_samples // 160)])
         output: Floats = self._session.run(None, {"fbank": features[None]})[0]
         return np.ascontiguousarray(output[0].T)
+
+
+def usual_sound(features: Floats) -> Floats:
+    """(80,) what the features of a chunk have in common: their mean over (n, 80), without the frames of silence.
+
+    Zeros, a constant, or the dither of a muted microphone lie far below any room that a microphone hears. Counted in,
+    they would shift the mean, and a voice beside them would sound like another one.
+    """
+    level = features.mean(axis=1)
+    usual: Floats = features[level >= level.max() - SILENCE_DEPTH].mean(axis=0)
+    return usual
 
 
 def pool(frames: Floats, mask: Floats) -> Floats | None:

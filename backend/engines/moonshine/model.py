@@ -59,7 +59,10 @@ class MoonshineModel:
         encoded = [self._encode(piece, check) for piece in pieces]
         limits = np.array([math.ceil(len(piece) / SAMPLE_RATE_HZ * TOKENS_PER_S) + 2 for piece in pieces])
         decoded = self._decode(encoded, limits, check)
-        return [self._text(tokens, limit) for tokens, limit in zip(decoded, limits, strict=True)]
+        return [
+            self._text(tokens, len(piece) / SAMPLE_RATE_HZ, ended=len(tokens) < limit)
+            for tokens, piece, limit in zip(decoded, pieces, limits, strict=True)
+        ]
 
     def _encode(self, samples: Floats, check: Callable[[], None]) -> Floats:
         """(n_frames, 288). One piece at a time: the encoder normalises over all it is given, padding too."""
@@ -91,10 +94,10 @@ class MoonshineModel:
             cache |= _new_cache(outputs, with_encoder=step == 0)
         return texts
 
-    def _text(self, tokens: Sequence[int], limit: int) -> str:
+    def _text(self, tokens: Sequence[int], duration_s: float, *, ended: bool) -> str:
         joined = b"".join(self._tokens[token] for token in tokens)
         text = joined.decode("utf-8", "replace").replace(SPACE, " ").strip()
-        return text_without_loops(text, ended=len(tokens) < limit)
+        return text_without_loops(text, duration_s, ended=ended)
 
 
 def read_tokens(data: bytes) -> list[bytes]:

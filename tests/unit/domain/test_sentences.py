@@ -38,27 +38,59 @@ def test_mending_keeps_one_speaker_per_word_and_invents_none(text: list[str], da
     assert len(mended) == len(text) and set(mended) <= set(speakers)
 
 
-def test_a_repeated_phrase_is_cut_to_one() -> None:
-    assert text_without_loops("Fine. " + "Thank you. " * 9) == "Fine. Thank you."
-    assert text_without_loops("so " + "I do not know " * 5 + "really") == "so I do not know really"
+def test_a_phrase_repeated_faster_than_anybody_talks_is_cut_to_one() -> None:
+    assert text_without_loops("Fine. " + "Thank you. " * 9, 1) == "Fine. Thank you."
+    assert text_without_loops("so " + "I do not know " * 5 + "really", 2) == "so I do not know really"
 
 
-def test_whatever_comes_twice_is_a_loop_where_decoding_did_not_end() -> None:
+def test_what_comes_twice_at_the_end_is_a_loop_where_decoding_did_not_end() -> None:
     said = "The later judges, and the tribes, and the tribes, and the tribes, and"
-    assert text_without_loops(said, ended=False) == "The later judges, and the tribes, and"
-    assert text_without_loops(said) == said
+    assert text_without_loops(said, 2, ended=False) == "The later judges, and the tribes, and"
+    assert text_without_loops(said, 2) == said
 
 
-@pytest.mark.parametrize("text", ["no no no no", "ha ha ha ha ha", "bye bye, bye bye", "one two one two one two", ""])
-def test_emphasis_is_not_a_loop(text: str) -> None:
-    assert text_without_loops(text) == text
+def test_a_decoder_that_does_not_end_leaves_as_many_repetitions_as_a_calm_voice_has_time_for() -> None:
+    assert text_without_loops("It is " + "zero, " * 30 + "ze", 5, ended=False) == "It is " + "zero, " * 7 + "ze"
 
 
-def test_words_with_times_lose_the_same_repetitions() -> None:
-    kept = words_without_loops([Word(" again", n, n + 1) for n in range(20)])
-    assert [(word.text, word.start_s) for word in kept] == [(" again", 0)]
+def test_what_was_repeated_before_a_loop_stays() -> None:
+    said = "no no no, I said, stop"
+    assert text_without_loops(f"{said} it it it it it it it it", 3, ended=False) == f"{said} it"
+
+
+@pytest.mark.parametrize(
+    ("text", "duration_s"),
+    [
+        ("no no no no", 1),
+        ("ha ha ha ha ha", 1),
+        ("bye bye, bye bye", 1),
+        ("one two one two one two", 2),
+        ("It begins with " + "four, " * 9 + "and then seven.", 5),
+        ("We want more pay. " * 5, 6),
+        ("Lord, have mercy on us. " * 6 + "Amen.", 12),
+        ("no " * 30, 8),
+        ("", 0),
+    ],
+)
+def test_what_people_have_time_to_repeat_is_not_a_loop(text: str, duration_s: float) -> None:
+    assert text_without_loops(text, duration_s) == text
+
+
+def test_words_that_each_take_their_time_are_all_kept() -> None:
+    spoken = [Word(" again", n * 0.4, n * 0.4 + 0.3, 0.9) for n in range(20)]
+    assert words_without_loops(spoken) == spoken
+
+
+def test_words_that_share_a_moment_are_a_loop() -> None:
+    piled = [Word(" again", 3.0, 3.1, 0.9), *[Word(" again", 3.1, 3.1, 0.9)] * 19]
+    assert words_without_loops(piled) == piled[:1]
+
+
+def test_words_that_are_unlikely_and_repeated_are_a_loop() -> None:
+    unlikely = [Word(" again", n, n + 1, 0.05) for n in range(20)]
+    assert words_without_loops(unlikely) == unlikely[:1]
 
 
 @given(st.lists(st.text(alphabet="abcdefghij", min_size=4, max_size=6), max_size=30, unique=True))
 def test_text_without_repetition_stays_as_it_is(text: list[str]) -> None:
-    assert text_without_loops(" ".join(text)) == " ".join(text)
+    assert text_without_loops(" ".join(text), 0) == " ".join(text)
