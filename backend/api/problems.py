@@ -160,7 +160,10 @@ async def _http_error(request: Request, error: Exception) -> Response:
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     found = [
-        {"field": ".".join(str(part) for part in item["loc"][1:] or item["loc"]), "message": item["msg"]}
+        {
+            "field": ".".join(str(part) for part in item["loc"][1:] or item["loc"]),
+            "message": item["msg"].removeprefix("Value error, "),
+        }
         for item in error.errors()
     ]
     detail = "; ".join(f"{item['field']}: {item['message']}" for item in found)

@@ -52,6 +52,11 @@ def test_impossible_counts_are_a_sentence(tmp_path: Path) -> None:
     assert done.returncode != 0 and "greater than" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_a_language_that_is_no_code_is_a_sentence(tmp_path: Path) -> None:
+    done = aperta(tmp_path, "process", "--language", "German", str(SAMPLE))
+    assert done.returncode != 0 and "--language: give a code such as en, de or pt-BR" in done.stderr
+
+
 def test_models_list_shows_what_is_here_and_how_to_get_the_rest(tmp_path: Path) -> None:
     done = aperta(tmp_path, "models", "list")
     assert done.returncode == 0

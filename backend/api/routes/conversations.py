@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import JSONResponse
 
@@ -60,7 +61,8 @@ async def get_transcript(
     accept: Annotated[list[str] | None, Header(include_in_schema=False)] = None,
 ) -> Response:
     kind = wanted or _negotiate(",".join(accept or ()))
-    return RENDER[kind](await services.conversations.get_finished(conversation_id))
+    found = await services.conversations.get_finished(conversation_id)
+    return await to_thread.run_sync(RENDER[kind], found)
 
 
 @router.head("/{conversation_id}/audio", include_in_schema=False)

@@ -177,21 +177,26 @@ def _cut(units: Sequence[_Unit], label: str) -> int:
 
 def _most(units: Sequence[_Unit], label: str) -> int:
     """How many units fit; at least one."""
-    for count in range(2, len(units) + 1):
-        too_long = (units[count - 1].end_s - units[0].start_s) * 1000 > MAX_CUE_MS
-        if too_long or len(_lines(units[:count], label)) > MAX_LINES:
-            return count - 1
+    lines = [""]
+    for count, unit in enumerate(units):
+        lines = _extended(lines, unit, label)
+        too_long = (unit.end_s - units[0].start_s) * 1000 > MAX_CUE_MS
+        if count and (too_long or len(lines) > MAX_LINES):
+            return count
     return len(units)
 
 
 def _lines(units: Sequence[_Unit], label: str) -> list[str]:
-    """Units as lines; the label takes its part of the first."""
     lines = [""]
     for unit in units:
-        reserved = cell_len(label) + 1 if len(lines) == 1 else 0
-        joined = f"{lines[-1]} {unit.text}" if unit.spaced and lines[-1] else lines[-1] + unit.text
-        if reserved + cell_len(joined) <= MAX_COLUMNS:
-            lines[-1] = joined
-        else:
-            lines.append(unit.text)
+        lines = _extended(lines, unit, label)
     return lines
+
+
+def _extended(lines: list[str], unit: _Unit, label: str) -> list[str]:
+    """Lines with one more unit; the label takes its part of the first."""
+    *others, last = lines
+    reserved = 0 if others else cell_len(label) + 1
+    joined = f"{last} {unit.text}" if unit.spaced and last else last + unit.text
+    fits = reserved + cell_len(joined) <= MAX_COLUMNS
+    return [*others, joined] if fits else [*lines, unit.text]

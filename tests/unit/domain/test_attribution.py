@@ -94,6 +94,12 @@ def test_speaking_time_counts_overlapping_turns_for_both() -> None:
     assert stats["Speaker 1"].share == 0.6 and stats["Speaker 1"].word_count == 2
 
 
+def test_words_of_a_language_without_blanks_are_counted() -> None:
+    heard = Transcription((segment(("図書", 0, 1), ("館", 1, 2), ("の", 2, 3), ("庭。", 3, 4)),))
+    transcript, labels = attribute(heard, None)
+    assert speaker_stats(transcript, None, labels)["Speaker 1"].word_count == 4
+
+
 def test_merging_bridges_short_pauses_of_one_speaker_only() -> None:
     turns = [SpeakerTurn(0, 1, "a"), SpeakerTurn(1.5, 2, "a"), SpeakerTurn(2.1, 3, "b"), SpeakerTurn(3.2, 4, "a")]
     assert merge_turns(turns, max_gap_s=1, max_length_s=30) == [
