@@ -112,12 +112,15 @@ async def keep_failed(storage: StorageService, database: Database) -> Kept:
 
 
 async def rows_of(database: Database, *tables: str) -> dict[str, list[tuple[Any, ...]]]:
-    """All rows of some tables, default those that a manifest holds; numbers that the database gave are left out."""
+    """All rows of some tables, default those that a manifest holds.
+
+    Left out: numbers that the database gave, and the stores' own versions of objects, which no manifest holds.
+    """
     found = {}
     async with database.transaction() as session:
         for name in tables or TABLES:
             table = Base.metadata.tables[name]
-            columns = [column for column in table.columns if column.name not in ("id", "participant_id")]
+            columns = [column for column in table.columns if column.name not in ("id", "participant_id", "version")]
             if name == "conversations":
                 columns.append(table.c.id)
             rows = (await session.execute(sa.select(*columns))).all()
