@@ -21,9 +21,9 @@ RUNAWAY_TIMES = 2
 """The same at the end of a text that the decoder did not end by itself."""
 LOOP_WORDS_MOST = 12
 FASTEST_WORDS_PER_S = 7.0
-"""Nobody says more; a suspect that would need more is a loop."""
+"""Faster than people talk; a suspect that would need more is a loop."""
 CALM_WORDS_PER_S = 2.0
-"""How much of a loop is believed: as much as somebody says in the time at this pace, and at least one repetition."""
+"""How much of a loop is kept: what a person says in the time at this pace, and at least one repetition."""
 LOOP_PROBABILITY = 0.2
 """A suspect whose words are less likely than this, on average, is a loop."""
 

@@ -70,6 +70,13 @@ async def test_the_number_of_speakers_is_honoured(speech: SpeechPipeline, count:
     assert len(result.transcript.speakers) == count
 
 
+async def test_silence_behind_the_sample_adds_no_speaker(speech: SpeechPipeline, tmp_path: Path) -> None:
+    with decode(SAMPLE, max_s=60) as audio:
+        padded = np.append(audio.read(), silence(10.0)[0])
+    result = await run(speech, write(tmp_path / "padded.wav", padded[None]))
+    assert len(result.transcript.speakers) == 3
+
+
 def music(seconds: float) -> NDArray[np.float32]:
     """A slow chord progression with decaying notes: harmonic, loud, and nobody's voice."""
     out = np.zeros(round(seconds * RATE_HZ), np.float32)
@@ -163,6 +170,13 @@ def test_a_piece_that_makes_the_model_repeat_itself_is_cut_short_in_any_company(
     beside, _ = model.transcribe([stammer, speech])
     assert alone == beside
     assert 0 < len(alone.split()) < 10
+
+
+def test_a_sentence_that_is_said_five_times_is_written_five_times_or_more() -> None:
+    with decode(SAMPLE, max_s=60) as audio:
+        greeting = audio.seconds(0.4, 1.9)
+    [text] = MoonshineModel().transcribe([np.tile(greeting, 5)])
+    assert text.lower().count("good morning") >= 5
 
 
 def test_the_vocabulary_file_is_read_with_short_and_long_tokens() -> None:
