@@ -1,4 +1,4 @@
-"""The server's connections: how many there are, and which are closed because nothing goes on in them.
+"""The server's connections: how many there are, and which are closed because their clients neither ask nor read.
 
 Uvicorn itself would wait without an end for a request, and for a client that does not take its answer.
 """
