@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
-from dbos import DBOS
+from dbos import DBOS, DBOSClient, EnqueueOptions
 
-from backend.services.jobs.queue import LONG, SHORT
+from backend.config import Settings
+from backend.database.session import durable_url
+from backend.services.jobs.durable.checkpoints import JsonCheckpoints
+from backend.services.jobs.durable.polling import AWAKE_S
+from backend.services.jobs.queue import LONG, SHORT, WORKFLOW
 from backend.services.jobs.schedule.table import Kind
 from backend.wiring.services import Services
 
@@ -39,3 +44,39 @@ async def test_queues_of_machines_that_are_gone_are_deleted(services: Services) 
     await DBOS.register_queue_async("storage-gone")
     await services.scheduler.run(Kind.QUEUES)
     assert set(await polls_s()) == before
+
+
+async def test_an_idle_process_begins_a_job_at_once(services: Services) -> None:
+    """The threads of the queues sleep for half a minute."""
+    await services.runner.start()
+    await asyncio.sleep(AWAKE_S + 0.5)
+    began = time.monotonic()
+    await services.durable.enqueue(WORKFLOW, "job_unknown", SHORT)
+    while not (await services.durable.states(["job_unknown"]))["job_unknown"].ended:
+        await asyncio.sleep(0.01)
+    assert time.monotonic() - began < 5
+
+
+async def test_work_that_another_process_queued_is_found(services: Services, settings: Settings) -> None:
+    await services.runner.start()
+    await asyncio.sleep(AWAKE_S + 0.5)
+    client = DBOSClient(system_database_url=durable_url(settings.database_url), serializer=JsonCheckpoints())
+    options: EnqueueOptions = {
+        "workflow_name": WORKFLOW,
+        "queue_name": LONG,
+        "workflow_id": "job_unknown",
+        "app_version": services.durable.version,
+    }
+    await asyncio.to_thread(client.enqueue, options, "job_unknown")
+    async with asyncio.timeout(10):
+        while not (await services.durable.states(["job_unknown"]))["job_unknown"].ended:
+            await asyncio.sleep(0.01)
+    client.destroy()
+
+
+async def test_work_whose_delay_has_ended_is_begun(services: Services) -> None:
+    await services.runner.start()
+    await services.durable.enqueue(WORKFLOW, "job_unknown", SHORT, delay_s=AWAKE_S + 0.5)
+    async with asyncio.timeout(15):
+        while not (await services.durable.states(["job_unknown"]))["job_unknown"].ended:
+            await asyncio.sleep(0.01)

@@ -70,3 +70,13 @@ async def test_no_pause_is_so_short_that_rounds_spin() -> None:
     async with running(work, lambda: 0.0):
         await asyncio.sleep(0.2)
     assert 0 < work.rounds <= 21
+
+
+async def test_a_round_that_is_hurried_does_not_wait_for_its_turn() -> None:
+    work = Work()
+    rounds = Rounds("counting", work, lambda: 60.0)
+    rounds.start()
+    await until_rounds(work, 1)
+    rounds.hurry()
+    await until_rounds(work, 2)
+    await rounds.stop()

@@ -94,6 +94,8 @@ class Scheduler:
     def _is_quiet(self, entry: Entry) -> bool:
         """Whether this work had nothing to do, nor, unless it says when it has, any other in this process for long."""
         long = time.monotonic() - self._busy_at > QUIET_AFTER_S
+        if entry.peers and self._processes() > 1:
+            return False
         return entry.kind in self._idle and (entry.hurried or long)
 
     async def _must_wait(self, entry: Entry) -> bool:

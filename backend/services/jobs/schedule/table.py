@@ -28,6 +28,7 @@ WATCH_REST_S = 60.0
 """The pause between two looks at nothing; a job that begins, or a caller that begins to wait, ends it."""
 LOOK_AROUND_EVERY_S = 5.0
 LOOK_AROUND_QUIET_S = 30.0
+LOOK_FOR_PEERS_S = 15.0
 LOOK_AROUND_AT_ONCE = 5
 """The number of processes that look around at that pace; in a larger fleet each one pauses longer."""
 DELETES_EVERY_S = 60.0
@@ -83,6 +84,7 @@ class Entry:
         retention: the age that something must have before the work deletes it, or takes it up.
         rows: whether its runs leave rows.
         hurried: whether the process says when there is something to do; until then the work is quiet.
+        peers: whether it looks after other processes, and is quiet only while there are none.
     """
 
     kind: Kind
@@ -93,6 +95,7 @@ class Entry:
     retention: Retention | None = None
     rows: bool = True
     hurried: bool = False
+    peers: bool = False
 
     @property
     def kept(self) -> Retention:
@@ -119,8 +122,8 @@ def open_schedule(*, upload_expires_s: float, jobs_keep_days: float) -> Mapping[
         jobs_keep_days: how long the rows of ended jobs are kept.
     """
     often = Cadence(WATCH_EVERY_S, quiet_s=WATCH_REST_S)
-    watch = Cadence(LOOK_AROUND_EVERY_S, jitter=0.2, shared_by=LOOK_AROUND_AT_ONCE)
-    look = replace(watch, quiet_s=LOOK_AROUND_QUIET_S)
+    look = Cadence(LOOK_AROUND_EVERY_S, jitter=0.2, shared_by=LOOK_AROUND_AT_ONCE, quiet_s=LOOK_AROUND_QUIET_S)
+    watch = replace(look, quiet_s=LOOK_FOR_PEERS_S)
     entries = (
         Entry(Kind.HEARTBEAT, "saying that this process lives", Cadence(BEAT_EVERY_S), means=Means.THREAD, rows=False),
         Entry(
@@ -131,8 +134,8 @@ def open_schedule(*, upload_expires_s: float, jobs_keep_days: float) -> Mapping[
             hurried=True,
         ),
         Entry(Kind.JOB_WATCH, "looking at jobs that clients wait for", often, rows=False, hurried=True),
-        Entry(Kind.FLEET, "counting the processes, and setting the pace of all by their number", watch),
-        Entry(Kind.DEAD_PROCESSES, "taking over the jobs of dead processes", watch),
+        Entry(Kind.FLEET, "counting the processes, and setting the pace of all by their number", watch, peers=True),
+        Entry(Kind.DEAD_PROCESSES, "taking over the jobs of dead processes", watch, peers=True),
         Entry(Kind.LOST_JOBS, "queueing jobs that wait in the rows only", look, retention=UNQUEUED_JOBS),
         Entry(Kind.LOST_WORKFLOWS, "resuming or deleting workflows whose process died", look),
         Entry(

@@ -1,0 +1,55 @@
+"""PostgreSQL behind PgBouncer: everything a process asks of the database passes through the pooler."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from backend.config import Settings
+from backend.database.migrate import migrate
+from backend.services.jobs.durable.database import prepare
+from tests.conftest import api, send
+from tests.support.media import tone, write
+from tests.support.pgbouncer import pgbouncer
+
+pytestmark = pytest.mark.anyio
+
+MODES: tuple[Literal["session", "transaction"], ...] = ("session", "transaction")
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_the_database_is_migrated_and_jobs_run_through_a_pooler(
+    mode: Literal["session", "transaction"], postgres_url: str, settings: Settings, tmp_path: Path
+) -> None:
+    sound = write(tmp_path / "tone.wav", tone(1.0))
+    with pgbouncer(postgres_url, mode) as url:
+        await prepared(url)
+        async with api(settings.model_copy(update={"database_url": url})) as (client, services):
+            await services.runner.start()
+            answers = await asyncio.gather(*(send(client, sound) for _ in range(6)))
+            assert [answer.status_code for answer in answers] == [200] * 6
+            listed = (await client.get("/conversations")).json()
+    assert len(listed["items"]) == 6
+
+
+async def test_clients_outnumber_the_connections_that_are_pooled_by_transaction(
+    postgres_url: str, settings: Settings, tmp_path: Path
+) -> None:
+    """With fewer connections than clients, no transaction gets the connection of the one before it."""
+    sound = write(tmp_path / "tone.wav", tone(1.0))
+    with pgbouncer(postgres_url, "transaction", connections=3) as url:
+        await prepared(url)
+        await asyncio.to_thread(prepare, url)  # a second time, over connections that were used
+        async with api(settings.model_copy(update={"database_url": url})) as (client, services):
+            await services.runner.start()
+            answers = await asyncio.gather(*(send(client, sound) for _ in range(6)))
+            reads = await asyncio.gather(*(client.get("/conversations") for _ in range(20)))
+    assert {answer.status_code for answer in (*answers, *reads)} == {200}
+
+
+async def prepared(url: str) -> None:
+    await migrate(url)
+    await asyncio.to_thread(prepare, url)
