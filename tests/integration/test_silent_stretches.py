@@ -17,7 +17,7 @@ from tests.support.random_models import as_audio, silence
 
 Floats = NDArray[np.float32]
 
-MEETING = Path(__file__).resolve().parents[4] / "samples" / "meeting.flac"
+MEETING = Path(__file__).resolve().parents[2] / "samples" / "meeting.flac"
 LOG_ZERO, DITHER = -15.9, 4.0
 """What the features of zeros, and of noise of one step of 16 bits, are."""
 
