@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import socket
 import subprocess
@@ -37,7 +36,7 @@ def pgbouncer(server: str, mode: Literal["session", "transaction"], *, connectio
     """Run PgBouncer until the end of the block; gives the URL of the same database. Skips where there is none.
 
     Args:
-        server: the URL of a database.
+        server: the URL of a database behind a Unix socket.
         mode: what a client has a connection to the server for.
         connections: to the server.
     """
@@ -49,7 +48,7 @@ def pgbouncer(server: str, mode: Literal["session", "transaction"], *, connectio
         file = Path(folder, "pgbouncer.ini")
         file.write_text(_configuration(url, port, mode, connections))
         Path(folder).chmod(0o755)
-        process = subprocess.Popen([program, "-q", *_as_nobody(), file])
+        process = subprocess.Popen([program, "-q", *_as_owner(str(url.query["host"])), file])
         try:
             _wait_until_it_listens(port, process)
             yield url.set(host="127.0.0.1", port=port, query={}).render_as_string(hide_password=False)
@@ -59,15 +58,19 @@ def pgbouncer(server: str, mode: Literal["session", "transaction"], *, connectio
 
 
 def _configuration(url: URL, port: int, mode: str, connections: int) -> str:
-    host = url.host or url.query.get("host")
     return CONFIGURATION.format(
-        host=host, server_port=url.port or 5432, user=url.username, port=port, mode=mode, connections=connections
+        host=url.query["host"],
+        server_port=url.port or 5432,
+        user=url.username,
+        port=port,
+        mode=mode,
+        connections=connections,
     )
 
 
-def _as_nobody() -> list[str]:
-    """PgBouncer refuses to run as root."""
-    return ["-u", pwd.getpwnam("nobody").pw_name] if os.geteuid() == 0 else []
+def _as_owner(socket_folder: str) -> list[str]:
+    """PgBouncer refuses to run as root, and only the server's own user may enter the folder of its socket."""
+    return ["-u", Path(socket_folder).owner()] if os.geteuid() == 0 else []
 
 
 def _wait_until_it_listens(port: int, process: subprocess.Popen[bytes], seconds: float = 20) -> None:
