@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 
 from alembic import command
@@ -88,14 +87,14 @@ def _find_scripts(package: Path) -> Path:
 
 def _upgrade(connection: Connection) -> bool:
     config = alembic_config()
-    with _advisory_lock(connection):
-        head = ScriptDirectory.from_config(config).get_current_head()
-        if MigrationContext.configure(connection).get_current_revision() == head:
-            return False
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-        connection.commit()
-        return True
+    _lock(connection)
+    head = ScriptDirectory.from_config(config).get_current_head()
+    if MigrationContext.configure(connection).get_current_revision() == head:
+        return False
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+    connection.commit()
+    return True
 
 
 def _file_lock(url: str) -> FileLock | nullcontext[None]:
@@ -105,17 +104,7 @@ def _file_lock(url: str) -> FileLock | nullcontext[None]:
     return nullcontext()
 
 
-@contextmanager
-def _advisory_lock(connection: Connection) -> Iterator[None]:
-    """A session-level lock on PostgreSQL; it goes with the connection if the process dies."""
-    if connection.dialect.name != "postgresql":
-        yield
-        return
-    connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": LOCK_KEY})
-    connection.commit()
-    try:
-        yield
-    finally:
-        connection.rollback()
-        connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": LOCK_KEY})
-        connection.commit()
+def _lock(connection: Connection) -> None:
+    """On PostgreSQL one process migrates, in one transaction, which the lock ends with."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import URL, event, make_url, text
+from sqlalchemy import URL, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, NotSupportedError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
@@ -33,9 +34,15 @@ IDENTITY = {
 }
 """Queries for a database's identity; a SQLite file has no number, so its path is used."""
 
-_IDLE_LIMIT = "idle_in_transaction_session_timeout"
 IDLE_LIMIT_MS = 15_000
 """A process that freezes inside a transaction holds its locks no longer than this."""
+LIMIT_IDLE = f"SET idle_in_transaction_session_timeout = {IDLE_LIMIT_MS}"
+"""The first statement on a connection to PostgreSQL. PgBouncer refuses it as a parameter of the connection."""
+UNPREPARED: Mapping[str, Any] = MappingProxyType(
+    {"statement_cache_size": 0, "prepared_statement_cache_size": 0, "prepared_statement_name_func": str}
+)
+"""For asyncpg: statements without a name, which end with their transaction. A pooler that pools by transaction gives
+the next transaction another connection, on which a named statement is unknown."""
 
 UNAVAILABLE_SQLSTATES = ("08", "25", "28", "3D", "40", "53", "57", "58")
 """Classes of PostgreSQL's error codes: connection, state, log-in, catalog, rollback, resources, operator, system."""
@@ -166,9 +173,28 @@ def sync_url(url: str) -> str:
     if parsed.get_backend_name() == "sqlite":
         return parsed.set(drivername="sqlite").render_as_string(hide_password=False)
     parsed = _renamed(parsed.set(drivername="postgresql+psycopg"), "ssl", "sslmode")
-    if "options" not in parsed.query:
-        parsed = parsed.update_query_dict({"options": f"-c{_IDLE_LIMIT}={IDLE_LIMIT_MS}"})
     return parsed.render_as_string(hide_password=False)
+
+
+def open_sync_engine(url: str, **options: Any) -> Engine:
+    """An engine for threads without an event loop.
+
+    Args:
+        url: as `sync_url` returns it.
+        options: of `sqlalchemy.create_engine`.
+    """
+    engine = create_engine(url, **options)
+    if engine.dialect.name == "postgresql":
+        event.listen(engine, "connect", set_up_psycopg)
+    return engine
+
+
+def set_up_psycopg(connection: Any, _record: object = None) -> None:
+    """As `UNPREPARED` and `LIMIT_IDLE` say, for a new connection of psycopg."""
+    connection.prepare_threshold = None
+    automatic, connection.autocommit = connection.autocommit, True
+    connection.execute(LIMIT_IDLE)
+    connection.autocommit = automatic
 
 
 def durable_url(url: str) -> str:
@@ -208,8 +234,9 @@ def open_engine(url: str) -> AsyncEngine:
     """
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        limits = {"server_settings": {_IDLE_LIMIT: str(IDLE_LIMIT_MS)}}
-        return create_async_engine(url, pool_pre_ping=True, hide_parameters=True, connect_args=limits)
+        engine = create_async_engine(url, pool_pre_ping=True, hide_parameters=True, connect_args={**UNPREPARED})
+        event.listen(engine.sync_engine, "connect", _limit_idle)
+        return engine
     if parsed.database and not parsed.database.startswith("file:"):
         _make_file(Path(parsed.database))
     engine = create_async_engine(url, hide_parameters=True)
@@ -221,6 +248,10 @@ def _make_file(path: Path) -> None:
     """Open the file once, because SQLite's own error does not say why it cannot."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.open("ab").close()
+
+
+def _limit_idle(connection: Any, _record: object) -> None:
+    connection.run_async(lambda driver: driver.execute(LIMIT_IDLE))
 
 
 def _set_pragmas(connection: Any, _record: object) -> None:

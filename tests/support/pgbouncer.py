@@ -33,7 +33,7 @@ default_pool_size = {connections}
 
 @contextmanager
 def pgbouncer(server: str, mode: Literal["session", "transaction"], *, connections: int = 40) -> Iterator[str]:
-    """Run PgBouncer until the end of the block; gives the URL of the same database. Skips where there is none.
+    """Run PgBouncer until the end of the block; gives the URL of the same database. Skips without the program.
 
     Args:
         server: the URL of a database behind a Unix socket.

@@ -18,13 +18,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import create_engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from backend.database import workers
 from backend.database.models import Worker
-from backend.database.session import sync_url
+from backend.database.session import open_sync_engine, sync_url
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +75,7 @@ class Heartbeat:
     """
 
     def __init__(self, database_url: str, identity: ProcessIdentity, queues: Sequence[str]) -> None:
-        self._engine = create_engine(sync_url(database_url), poolclass=NullPool)
+        self._engine = open_sync_engine(sync_url(database_url), poolclass=NullPool)
         self.identity = identity
         self._queues = list(queues)
         self._stopped = threading.Event()

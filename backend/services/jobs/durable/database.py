@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import NullPool, create_engine, make_url
+from sqlalchemy import NullPool, Pool, create_engine, event, make_url
 
-from backend.database.session import database_errors, durable_url
+from backend.database.session import database_errors, durable_url, set_up_psycopg
 
 CONNECT_TIMEOUT_S = 10
 
@@ -21,8 +21,12 @@ def prepare(database_url: str) -> None:
 
     url = durable_url(database_url)
     if not url.startswith("sqlite"):
-        with database_errors():
-            DBOS.migrate(url)
+        event.listen(Pool, "connect", set_up_psycopg)
+        try:
+            with database_errors():
+                DBOS.migrate(url)
+        finally:
+            event.remove(Pool, "connect", set_up_psycopg)
 
 
 def use_wal(url: str) -> None:
@@ -43,6 +47,8 @@ def connect(url: str) -> object:
 
     address = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
     try:
-        return psycopg.connect(address, connect_timeout=CONNECT_TIMEOUT_S)
+        connection = psycopg.connect(address, connect_timeout=CONNECT_TIMEOUT_S)
     except psycopg.OperationalError as error:
         raise psycopg.OperationalError(f"connection failed: {error}") from error
+    set_up_psycopg(connection)
+    return connection

@@ -1,5 +1,5 @@
-"""The durable engine (DBOS Transact): workflows with checkpointed steps, and queues. Only this file and
-`database.py` name DBOS.
+"""The durable engine (DBOS Transact): workflows with checkpointed steps, and queues. Only this file,
+`database.py` and `polling.py` name DBOS.
 
 DBOS keeps one instance per process, so only one `DurableEngine` can run in a process at a time. Its state lives beside
 the rows: in a second SQLite file, or in the schema `dbos` of the same PostgreSQL database.

@@ -1,7 +1,7 @@
-"""Polling of the durable engine's queues: often while this process has work, seldom while it has none.
+"""Polling of the durable engine's queues: often while this process has work, rarely while it has none.
 
 DBOS asks for each queue up to ten times a second whether there is work or not. Here one cheap query for all queues,
-twice a second, finds work that another process has queued, and wakes the thread of its queue; work that this process
+every `LOOK_S`, finds work that another process has queued, and wakes the thread of its queue; work that this process
 queues wakes it at once.
 """
 
@@ -13,15 +13,18 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from sqlalchemy import TextClause, create_engine, text
+from sqlalchemy import TextClause, text
 from sqlalchemy.exc import SQLAlchemyError
+
+from backend.database.session import open_sync_engine
 
 if TYPE_CHECKING:
     from dbos import DBOS
 
 logger = logging.getLogger(__name__)
 
-LOOK_S = 0.5
+LOOK_S = 0.75
+"""A job that another process has queued begins within a second."""
 AWAKE_S = 1.0
 """How long a queue is polled at its own pace after something has waked it."""
 ASLEEP_S = 30.0
@@ -78,7 +81,9 @@ class QueuePolling:
         self._sleeps = {name: Sleep(busy) for name in queues}
         self._names = {f"q{number}": name for number, name in enumerate(queues)}
         self._version = version
-        self._engine = create_engine(url, pool_size=1, max_overflow=0, **_options(url))
+        self._engine = open_sync_engine(
+            url, pool_size=1, max_overflow=0, isolation_level="AUTOCOMMIT", pool_reset_on_return=None
+        )
         self._query = _waiting(url, [*self._names])
         self._threads: dict[str, threading.Thread] = {}
         self._stopped = threading.Event()
@@ -161,13 +166,6 @@ def keep_threads_still() -> None:
 
 def _rest(stopped: threading.Event, *_arguments: object) -> None:
     stopped.wait()
-
-
-def _options(url: str) -> dict[str, object]:
-    options: dict[str, object] = {"pool_pre_ping": False, "isolation_level": "AUTOCOMMIT"}
-    if not url.startswith("sqlite"):
-        options["connect_args"] = {"prepare_threshold": None}
-    return options
 
 
 def _waiting(url: str, names: Sequence[str]) -> TextClause:

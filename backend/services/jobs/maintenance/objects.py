@@ -72,7 +72,7 @@ class ObjectMaintenance:
         await self._enqueue(DELETE)
 
     async def forget_queues(self) -> Outcome:
-        """Delete the queues of machines without a live process, because every process reads the list each second.
+        """Delete the queues of machines without a live process.
 
         Raises:
             DatabaseUnavailable
