@@ -48,6 +48,7 @@ lint: .venv/.installed-dev ## Check style, types and the direction of imports
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+	.venv/bin/python -m pip check
 
 format: .venv/.installed-dev ## Format the code and sort its imports
 	.venv/bin/ruff check --fix --select I
