@@ -164,8 +164,8 @@ async def _serve(settings: Settings, config: uvicorn.Config) -> None:
         host, port = listener.getsockname()[:2]
         _check_exposure(settings, host)
         async with open_services(settings) as services, _running(app, services, stop):
-            # Uvicorn raises the signal that stopped it again, before the services here are closed.
-            signal.signal(signal.SIGTERM, lambda *_: None)
+            # Before uvicorn handles the signal, and after it has stopped: it raises the signal again then.
+            signal.signal(signal.SIGTERM, lambda *_: stop())
             logger.info("Aperta %s on http://%s:%s (Swagger UI: /docs)", __version__, _in_url(host), port)
             await server.serve(sockets=[listener])
     if (error := getattr(app.state, "warm_error", None)) is not None:

@@ -120,7 +120,10 @@ def test_a_server_that_may_go_without_keys_says_what_that_means(tmp_path: Path) 
     given = environment(tmp_path, HOST="0.0.0.0", ALLOW_NO_KEYS="true", WORKERS="none")
     with subprocess.Popen([*apart, *SERVE], cwd=tmp_path, env=given, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr
-        said = [line for line in iter(server.stderr.readline, "") if "no keys" in line or _stops(server, line)]
+        try:
+            said = [line for line in iter(server.stderr.readline, "") if "no keys" in line or _stops(server, line)]
+        finally:
+            server.kill()
     assert "ALLOW_NO_KEYS" in said[0]
 
 
