@@ -187,7 +187,7 @@ def prepare(order: Order) -> None:
     pipeline.probe = _probe
     pipeline.decode_tracks = _decode
     if order.hasty:
-        schedule.LOOK_AROUND_EVERY_S = LOOK_AROUND_S
+        schedule.LOOK_AROUND_EVERY_S = schedule.LOOK_AROUND_QUIET_S = LOOK_AROUND_S
         schedule.DELETES_EVERY_S = DELETES_S
         session.SQLITE_PRAGMAS = tuple(
             f"busy_timeout={BUSY_TIMEOUT_MS}" if pragma.startswith("busy_timeout") else pragma
@@ -236,7 +236,7 @@ def _run_command(command: list[str]) -> int:
     return 0
 
 
-def _probe(_path: Path) -> Any:
+def _probe(_path: Path, _options: object = None) -> Any:
     from backend.engines.audio.probe import MediaInfo
 
     return MediaInfo("wav", "pcm_s16le", 16_000, 1, 0.1)

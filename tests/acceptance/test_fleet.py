@@ -25,7 +25,7 @@ from tests.support.jobs import assert_there_once, get, job_of, reach, send, spee
 from tests.support.processes import WORK, ServerProcess, WorkerProcess, serving, working
 
 RESUMED_WITHIN_S = 30
-GIVEN_UP = re.compile("Another process has taken|Another attempt has|not this process's any more")
+GIVEN_UP = re.compile("Another process has taken|Another attempt has|not belong to this process any more")
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_a_worker_without_access_to_the_recordings_says_so_and_does_not_try_for_
     failed = reach(server, job["id"], "failed")
     assert failed["attempts"] == 3 and isinstance(failed["error"], dict)
     assert "UPLOAD_DIR" in failed["error"]["detail"] and "S3" in failed["error"]["detail"]
-    assert "this one cannot read it" in misled.log.read_text()
+    assert "is queued again for another process, because this one cannot read it" in misled.log.read_text()
     misled.process.terminate()
     hire("sighted")
     assert httpx.post(f"{server.url}/jobs/{job['id']}/retry").status_code == 202

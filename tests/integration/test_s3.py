@@ -148,7 +148,7 @@ async def test_nobody_listens(s3_config: MakeConfig, tmp_path: Path) -> None:
 async def test_a_fault_makes_the_store_unavailable_and_passes(
     faulty: FaultProxy, s3_config: MakeConfig, tmp_path: Path, mode: Any
 ) -> None:
-    config = s3_config(faulty.server, s3_read_timeout_s=0.3)
+    config = s3_config(faulty.server, s3_read_timeout_s=1)
     async with opened(config) as store:
         await store.check()
         faulty.mode = mode

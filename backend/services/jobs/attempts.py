@@ -139,7 +139,8 @@ class Attempts:
         """Queue the job again if the recording may yet be processed, else write why it failed."""
         out_of_reach = isinstance(error, OutOfReach)
         if isinstance(error, DatabaseUnavailable) or (out_of_reach and job.crashes + 1 < MAX_CRASHES):
-            logger.warning("job %s is queued again: %s", job.id, error)
+            why = " for another process, because this one cannot read it" if out_of_reach else ""
+            logger.warning("job %s is queued again%s: %s", job.id, why, error)
             await until_available(lambda: self.requeue(job, crashed=out_of_reach), progress.check)
             return
         cause = StorageMisconfigured(str(error)) if out_of_reach else error
