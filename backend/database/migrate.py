@@ -34,15 +34,16 @@ async def migrate(url: str) -> bool:
         MigrationsMissing
     """
     url = async_url(url)
-    close_files(sqlite_files(url))
     with database_errors():
         engine = open_engine(url)
         try:
             with _file_lock(url):
                 async with engine.connect() as connection:
-                    return await connection.run_sync(_upgrade)
+                    changed = await connection.run_sync(_upgrade)
         finally:
             await engine.dispose()
+    close_files(sqlite_files(url))  # last: a file of another kind, named by mistake, keeps its rights
+    return changed
 
 
 async def check_migrated(database: Database) -> None:

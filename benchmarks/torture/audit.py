@@ -179,7 +179,7 @@ def _one_wrong_bit(world: World, rows: Rows, stock: Stock) -> Iterator[str | Non
     items = [
         item for held in rows.objects.values() for item in held if stock.sizes.get(item.locator) == item.size_bytes
     ]
-    items = [item for item in items if item.store == "local"]
+    items = [item for item in items if item.store == "local" and item.size_bytes]
     if not items:
         yield None
         return
