@@ -74,6 +74,8 @@ class Clients:
         return sent
 
     async def delete(self, sent: Sent) -> None:
+        if sent.deleting:
+            return  # the second of two deletes is rightly answered 404
         sent.deleting = True
         with contextlib.suppress(httpx.HTTPError):
             answer = await self._http.delete(f"/conversations/{sent.conversation_id}")
