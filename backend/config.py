@@ -179,7 +179,7 @@ class Settings(BaseSettings):
         return self
 
     def access_keys(self) -> AccessKeys | None:
-        """Who may use this installation; None: whoever reaches it."""
+        """The keys of this installation; None if every caller may use it."""
         if self.api_keys is None:
             return None
         digests = read_keys(self.api_keys.get_secret_value())

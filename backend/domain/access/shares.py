@@ -43,7 +43,7 @@ class ShareLimits:
         return self.share_of(self.streams)
 
     def share_of(self, whole: int) -> int:
-        """One key's part of a whole: at least 1, so that nobody is shut out by a small whole."""
+        """One key's part of a whole: at least 1, so that a small whole shuts no key out."""
         return max(1, int(whole * self.part))
 
 
