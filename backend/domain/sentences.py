@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from statistics import fmean
 from typing import TypeVar
 
@@ -62,7 +62,7 @@ def mend_sentences(
     Diarization and word times each err by some tenths of a second, and where two people talk at once their words come
     one after the other, so the first or last words of a sentence often fall into the neighbour's turn. A sentence goes
     to the speaker of most of it, if its other words are within `REACH_S` of that speaker's turns. In a sentence that
-    stays divided, a change of speaker moves to a comma that is as near.
+    stays divided, a change of speaker moves to its edge, or to a comma, that is as near.
 
     Args:
         words: in order, as the engine heard them.
@@ -100,15 +100,24 @@ def _main_speaker(
     return main
 
 
-def _mended_clauses(sentence: Sequence[Word], speakers: list[str], away_s: Callable[[Word, str], float]) -> list[str]:
-    """Speakers with each change moved to the nearest end of a clause that is within `REACH_S`."""
-    ends = list(accumulate(len(clause) for clause in _divided(sentence, CLAUSE_ENDS)))[:-1]
+def _mended_clauses(
+    sentence: Sequence[Word], speakers: Sequence[str], away_s: Callable[[Word, str], float]
+) -> list[str]:
+    """Speakers with each change moved to an edge of the sentence, or to the nearest comma, within `REACH_S`."""
+    commas = list(accumulate(len(clause) for clause in _divided(sentence, CLAUSE_ENDS)))[:-1]
+    changes = [n for n in range(1, len(speakers)) if speakers[n] != speakers[n - 1]]
+    bounds = [0, *changes, len(sentence)]
+    lengths = [stop - start for start, stop in pairwise(bounds)]
     mended = list(speakers)
-    for change in (n for n in range(1, len(speakers)) if speakers[n] != speakers[n - 1]):
-        for end in sorted(ends, key=lambda end: abs(end - change)):
-            moved = range(min(end, change), max(end, change))
-            taker = speakers[change] if end < change else speakers[change - 1]
-            giver = speakers[change - 1] if end < change else speakers[change]
+    for change in changes:
+        places = sorted(commas, key=lambda place: abs(place - change))
+        if len(sentence) >= MIN_SENTENCE_WORDS:
+            places = [0] * (change == changes[0] and lengths[0] < lengths[1]) + places
+            places = [len(sentence)] * (change == changes[-1] and lengths[-1] < lengths[-2]) + places
+        for place in places:
+            moved = range(min(place, change), max(place, change))
+            before, after = speakers[change - 1], speakers[change]
+            giver, taker = (before, after) if place < change else (after, before)
             if all(mended[n] == giver and away_s(sentence[n], taker) <= REACH_S for n in moved):
                 mended[moved.start : moved.stop] = [taker] * len(moved)
                 break

@@ -1,6 +1,6 @@
 """The embedded transcriber: Moonshine tiny-en out of the moonshine-voice wheel; nothing to download.
 
-Moonshine knows English and gives no word times, so it transcribes speaker turn by speaker turn.
+Moonshine knows English and pieces of up to half a minute; they are cut where a pause or a change of speakers is.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from backend.errors import InvalidInput
 MAX_PIECE_S = 25.0
 """Longest piece given to the model at once. WER on 50 joined utterances: 11.6 % at 15 s, 11.1 at 20, 12.1 at 30."""
 MAX_GAP_S = 1.0
-TOUCHING_S = 0.2
-"""Turns of two speakers with less silence between them are heard as one piece."""
+TOUCHING_S = 0.0
+"""Turns of two speakers with no more silence between them are heard as one piece. WER and cpWER on ten composed
+conversations: 14.4 and 14.7 % at 0 s, 14.8 and 15.1 at 0.2, 14.3 and 15.1 if each turn is a piece."""
 MIXED = "several"
 PADDING_S = 0.25
 MIN_PIECE_S = 0.2

@@ -62,6 +62,7 @@ WRONG = "If nothing goes wrong, I will drive there tomorrow."
         (WRONG, "aaaaaabbb", "000000099", "999953000", "aaaabbbbb"),
         (WRONG, "aaabbbbbb", "000013999", "999000000", "aaaabbbbb"),
         (WRONG, "aaaaaabbb", "000000099", "999983000", "aaaaaabbb"),
+        (WRONG, "baaaabbbb", "100099999", "099900000", "aaaabbbbb"),
         (WRONG.replace(",", ""), "aaaaaabbb", "000000099", "999953000", "aaaaaabbb"),
     ],
 )
