@@ -37,6 +37,28 @@ BEFORE_FRAMES, AFTER_FRAMES = 16, 34
 last token. Only matters in noise that hides the silence."""
 
 
+class Sound:
+    """How loud a piece is in each frame, without clicks.
+
+    Args:
+        samples: (n_samples,).
+    """
+
+    def __init__(self, samples: Floats, n_frames: int) -> None:
+        whole = np.zeros(n_frames * FRAME_SAMPLES, np.float32)
+        whole[: len(samples)] = samples[: len(whole)]
+        rms = np.sqrt(np.square(whole.reshape(n_frames, FRAME_SAMPLES)).mean(axis=1))
+        self._loudness = _smoothed(rms[None], CLICK_FRAMES)[0]
+        self._quiet = float(np.percentile(self._loudness, 10)) * ABOVE_NOISE
+
+    def runs(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """[first, end) of the stretches between two frames that are no silence beside the loudest; at least one."""
+        loudness = self._loudness[start:stop]
+        peak = float(loudness.max())
+        loud = loudness >= min(max(peak * QUIETER, self._quiet), peak / 2)
+        return [(first + start, end + start) for first, end in _bridged(loud, CLOSURE_FRAMES)]
+
+
 def placed_words(
     tokens: Sequence[bytes], probabilities: Sequence[float], attention: NDArray[np.floating], samples: Floats
 ) -> list[Word]:
@@ -51,13 +73,12 @@ def placed_words(
     if not tokens:
         return []
     edges, looked_at = token_edges(attention), attention.mean(axis=1, dtype=np.float32).argmax(axis=1).tolist()
-    sound = _loudness(samples, attention.shape[2])
-    quiet = float(np.percentile(sound, 10)) * ABOVE_NOISE
+    sound = Sound(samples, attention.shape[2])
     words = []
     for first, stop in _word_spans(tokens):
         text = b"".join(tokens[first:stop]).decode("utf-8", "replace").replace(SPACE, " ").strip()
         spoken = _last_spoken(tokens, first, stop)
-        start, end = _sounding(sound, quiet, (edges[first], edges[stop]), (looked_at[first], looked_at[spoken]))
+        start, end = _sounding(sound, (edges[first], edges[stop]), (looked_at[first], looked_at[spoken]))
         probability = round(fmean(probabilities[first:stop]), 4)
         words.append(Word(f" {text}", round(start * FRAME_S, 3), round(end * FRAME_S, 3), probability))
     return words
@@ -141,35 +162,22 @@ def _last_spoken(tokens: Sequence[bytes], first: int, stop: int) -> int:
     return spoken[-1] if spoken else first
 
 
-def _loudness(samples: Floats, n_frames: int) -> Floats:
-    """(n_frames,) root mean square, without clicks."""
-    whole = np.zeros(n_frames * FRAME_SAMPLES, np.float32)
-    whole[: len(samples)] = samples[: len(whole)]
-    rms = np.sqrt(np.square(whole.reshape(n_frames, FRAME_SAMPLES)).mean(axis=1))
-    calm: Floats = _smoothed(rms[None], CLICK_FRAMES)[0]
-    return calm
-
-
-def _sounding(sound: Floats, quiet: float, span: tuple[int, int], looked_at: tuple[int, int]) -> tuple[int, int]:
+def _sounding(sound: Sound, span: tuple[int, int], looked_at: tuple[int, int]) -> tuple[int, int]:
     """First and end frame of a word inside its span of the path.
 
     Args:
-        quiet: loudness of what is no speech in this piece.
         looked_at: the frames that the decoder looked at most for the word's first and last token.
     """
     start, stop = span
     if stop - start < 2:
         return start, stop
-    peak = float(sound[start:stop].max())
-    loud = sound[start:stop] >= min(max(peak * QUIETER, quiet), peak / 2)
-    runs = _bridged(loud, CLOSURE_FRAMES)
-    first, last = (min(max(frame, start), stop - 1) - start for frame in looked_at)
-    begin = _nearest(runs, first)[0] + start
-    end = _nearest(runs, last)[1] + start
+    first, last = (min(max(frame, start), stop - 1) for frame in looked_at)
+    runs = sound.runs(start, stop)
+    begin, end = _nearest(runs, first)[0], _nearest(runs, last)[1]
     if begin - start < CLOSURE_FRAMES:
         begin = start
-    begin = max(begin, first + start - BEFORE_FRAMES)
-    return begin, max(begin + 1, min(end, last + start + AFTER_FRAMES))
+    begin = max(begin, first - BEFORE_FRAMES)
+    return begin, max(begin + 1, min(end, last + AFTER_FRAMES))
 
 
 def _bridged(mask: NDArray[np.bool_], longest: int) -> list[tuple[int, int]]:
