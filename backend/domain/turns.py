@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
@@ -152,31 +151,3 @@ def runs(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
     """[start, stop) of every stretch of True in a (n,) mask."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(np.int8), [0]])))
     return [(int(start), int(stop)) for start, stop in zip(edges[::2], edges[1::2], strict=True)]
-
-
-def full_spans(pieces: Sequence[SpeakerTurn], turns: Sequence[SpeakerTurn]) -> list[tuple[float, float]]:
-    """When the speakers of exclusive pieces really talk: start and end of each, overlapped speech included.
-
-    Args:
-        pieces: cut from the exclusive view, sorted.
-        turns: the same diarization's overlapping view, sorted; one speaker's turns do not overlap each other.
-
-    Returns:
-        One (start_s, end_s) per piece; two pieces of one speaker never cover the same time.
-    """
-    spans = [(piece.start_s, piece.end_s) for piece in pieces]
-    for speaker in dict.fromkeys(piece.speaker for piece in pieces):
-        numbers = [number for number, piece in enumerate(pieces) if piece.speaker == speaker]
-        theirs = [turn for turn in turns if turn.speaker == speaker]
-        starts, ends = [turn.start_s for turn in theirs], [turn.end_s for turn in theirs]
-        floor_s = 0.0
-        for position, number in enumerate(numbers):
-            start_s, end_s = spans[number]
-            first, last = bisect_right(ends, start_s), bisect_left(starts, end_s) - 1
-            if first <= last:
-                ceiling_s = spans[numbers[position + 1]][0] if position + 1 < len(numbers) else ends[last]
-                start_s = max(min(start_s, starts[first]), min(floor_s, start_s))
-                end_s = min(max(end_s, ends[last]), max(ceiling_s, end_s))
-            spans[number] = (start_s, end_s)
-            floor_s = end_s
-    return spans

@@ -19,7 +19,7 @@ from backend.domain.transcript import Word
 from backend.engines.audio.samples import SAMPLE_RATE_HZ
 from backend.engines.catalogue import get_embedded
 from backend.engines.moonshine.alignment import placed_words
-from backend.engines.moonshine.networks import Networks
+from backend.engines.moonshine.networks import ATTENTION_HEADS, Networks
 
 Floats = NDArray[np.float32]
 
@@ -30,15 +30,15 @@ TOKENS_PER_S = 8.0
 
 @dataclass(slots=True)
 class Decoded:
-    """The tokens of one piece; `rows` and `probabilities` have one more entry if the decoder ended by itself.
+    """The tokens of one piece; `probabilities` and `attention` have one more entry if the decoder ended by itself.
 
     Attributes:
-        rows: (n_heads, n_frames) float16 each: where the decoder looked while it chose a token.
+        attention: (n_rows, n_heads, n_frames) float16: where the decoder looked while it chose each token.
     """
 
+    attention: NDArray[np.float16]
     tokens: list[int] = field(default_factory=list)
     probabilities: list[float] = field(default_factory=list)
-    rows: list[NDArray[np.float16]] = field(default_factory=list)
 
 
 class MoonshineModel:
@@ -76,26 +76,26 @@ class MoonshineModel:
     def _decode(self, encoded: Sequence[Floats], limits: Sequence[int], check: Callable[[], None]) -> list[Decoded]:
         """Greedy: the likeliest token each time, until every piece has ended or has as many tokens as its limit."""
         decoding = self._networks.decoding(encoded)
-        pieces = [Decoded() for _ in encoded]
+        # One block for all, which goes back to the system as a whole; pages that are not reached take no memory.
+        n_frames = [len(piece) for piece in encoded]
+        attention = np.empty((len(encoded), max(limits), ATTENTION_HEADS, max(n_frames)), np.float16)
+        pieces = [Decoded(rows[:, :, :frames]) for rows, frames in zip(attention, n_frames, strict=True)]
         running = list(range(len(pieces)))
         tokens = np.full(len(pieces), START, dtype=np.int64)
-        while running:
+        for number in range(max(limits)):
             check()
             step = decoding.step(tokens)
+            attention[:, number] = step.attention
             tokens = step.logits.argmax(axis=1)
-            probabilities = _probabilities(step.logits, tokens)
-            for number in running:
-                piece, n_frames = pieces[number], len(encoded[number])
-                piece.rows.append(step.attention[number, :, :n_frames].astype(np.float16))
-                piece.probabilities.append(float(probabilities[number]))
-                if tokens[number] != END:
-                    piece.tokens.append(int(tokens[number]))
+            _note(pieces, running, tokens.tolist(), _probabilities(step.logits, tokens).tolist())
             running = [n for n in running if tokens[n] != END and len(pieces[n].tokens) < limits[n]]
+            if not running:
+                break
         return pieces
 
     def _words(self, found: Decoded, samples: Floats, *, ended: bool) -> list[Word]:
         texts = [self._tokens[token] for token in found.tokens]
-        words = placed_words(texts, found.probabilities, np.stack(found.rows), samples)
+        words = placed_words(texts, found.probabilities, found.attention[: len(found.probabilities)], samples)
         return words_without_loops(words, len(samples) / SAMPLE_RATE_HZ, ended=ended)
 
 
@@ -111,8 +111,15 @@ def read_tokens(data: bytes) -> list[bytes]:
     return tokens
 
 
+def _note(pieces: Sequence[Decoded], running: Sequence[int], tokens: list[int], probabilities: list[float]) -> None:
+    for number in running:
+        pieces[number].probabilities.append(probabilities[number])
+        if tokens[number] != END:
+            pieces[number].tokens.append(tokens[number])
+
+
 def _probabilities(logits: Floats, chosen: NDArray[np.int64]) -> Floats:
-    """(n_pieces,): the softmax's share of the chosen tokens."""
-    top = np.take_along_axis(logits, chosen[:, None], axis=1)
-    shares: Floats = 1 / np.exp(logits - top).sum(axis=1)
+    """(n_pieces,): the softmax's share of the chosen tokens. Overwrites `logits`."""
+    logits -= np.take_along_axis(logits, chosen[:, None], axis=1)
+    shares: Floats = 1 / np.exp(logits, out=logits).sum(axis=1)
     return shares

@@ -31,9 +31,13 @@ FRAME_SAMPLES = 384
 ALIGNING_LAYERS = (3, 4)
 """Layers whose attention follows the sound best: against Whisper base's word starts, 0 and 5 err ten times as much."""
 
+ATTENTION_HEADS = HEADS * len(ALIGNING_LAYERS)
+
 _ATTENTION = tuple(f"/model/decoder/layers.{layer}/encoder_attn/Softmax_output_0" for layer in ALIGNING_LAYERS)
 _OWN = tuple(f"{layer}.decoder.{part}" for layer in range(LAYERS) for part in ("key", "value"))
 _HEARD = tuple(f"{layer}.encoder.{part}" for layer in range(LAYERS) for part in ("key", "value"))
+_LATER = ("logits", *_ATTENTION, *(f"present.{name}" for name in _OWN))
+_FIRST = (*_LATER, *(f"present.{name}" for name in _HEARD))
 _INPUTS = (
     GraphInput("input_ids", ("batch", "tokens"), INT64),
     GraphInput("encoder_hidden_states", ("batch", "frames", WIDTH)),
@@ -71,10 +75,8 @@ class Networks:
     def __init__(self, folder: Path) -> None:
         self._encoder = _open(folder / "encoder_model.ort")
         decoder = folder / "decoder_model_merged.ort"
-        first = ["logits", *_ATTENTION, *(f"present.{name}" for name in (*_OWN, *_HEARD))]
-        later = ["logits", *_ATTENTION, *(f"present.{name}" for name in _OWN)]
-        self._first = _open(decoder, _INPUTS, first, "else_branch")
-        self._later = _open(decoder, (*_INPUTS, *_PAST), later, "then_branch")
+        self._first = _open(decoder, _INPUTS, _FIRST, "else_branch")
+        self._later = _open(decoder, (*_INPUTS, *_PAST), _LATER, "then_branch")
 
     def encode(self, samples: Floats) -> Floats:
         """(n_frames, 288). One piece at a time: the encoder normalises over all it is given, padding too."""
@@ -97,8 +99,7 @@ class Decoding:
 
     def step(self, tokens: Ints) -> Step:
         """Go on after these tokens, (n_pieces,), the last one of each piece."""
-        session = self._later if self._cache else self._first
-        names = [output.name for output in session.get_outputs()]
+        session, names = (self._later, _LATER) if self._cache else (self._first, _FIRST)
         inputs = {**self._inputs, **self._cache, "input_ids": tokens[:, None]}
         outputs = dict(zip(names, session.run(names, inputs), strict=True))
         for name, value in outputs.items():
