@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -117,11 +118,10 @@ class Child:
 
     @property
     def alive(self) -> bool:
-        try:
-            signal.pidfd_send_signal(self._fd, 0)
-        except ProcessLookupError:
-            return False
-        return True
+        """A signal still reaches a process that has ended and is not yet gone; its descriptor says that it ended."""
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        return not poll.poll(0)
 
 
 def main() -> None:

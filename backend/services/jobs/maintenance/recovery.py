@@ -54,6 +54,8 @@ class JobRecovery:
         self._fleet = fleet
         self._queues = (WEBHOOKS, queue_of(host))
         self._unqueued = unqueued
+        self._began_at = datetime.now(UTC)
+        self._has_looked = False
         self._turn = asyncio.Lock()
 
     async def take_over(self) -> Outcome:
@@ -74,13 +76,16 @@ class JobRecovery:
     async def requeue_lost(self) -> Outcome:
         """Queue again what waits in the rows and not in the durable engine.
 
-        A process may die between writing the one and the other; workflows of another shape never start here.
+        A process may die between writing the one and the other; workflows of another shape never start here. What
+        waited when the only process began is lost whatever its age.
 
         Raises:
             DatabaseUnavailable
         """
         async with self._turn:
             before = self._unqueued.expiry(datetime.now(UTC))
+            if await self._begins_alone():
+                before = max(before, self._began_at)
             async with self._database.transaction() as session:
                 waiting = {job.id: job for job in await jobs.list_waiting(session, before, AT_ONCE)}
             states = await self._durable.states([*waiting])
@@ -110,6 +115,10 @@ class JobRecovery:
             adopted = await self._adopt(await self._durable.older(), live)
         done = {"resumed": resumed, "deleted": deleted, "begun": begun, "adopted": adopted}
         return Outcome(done) if any(done.values()) else IDLE
+
+    async def _begins_alone(self) -> bool:
+        begins, self._has_looked = not self._has_looked, True
+        return begins and len(await self._fleet.list_live()) <= 1
 
     async def _requeue(self, job: Job, state: WorkflowState | None, live: Collection[str]) -> bool:
         """Whether the job had to be queued again."""

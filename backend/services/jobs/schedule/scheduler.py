@@ -46,9 +46,9 @@ class Scheduler:
         }
 
     def start(self) -> None:
-        """Begin; what is due runs at once."""
-        for rounds in self._rounds.values():
-            rounds.start()
+        """Begin; what is due runs at once, or as soon as the table says."""
+        for kind, rounds in self._rounds.items():
+            rounds.start(self._schedule[kind].first_s)
 
     async def stop(self) -> None:
         """Stop; runs that end soon are not cut short."""
