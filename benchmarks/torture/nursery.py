@@ -188,6 +188,7 @@ def prepare(order: Order) -> None:
     pipeline.decode_tracks = _decode
     if order.hasty:
         schedule.LOOK_AROUND_EVERY_S = schedule.LOOK_AROUND_QUIET_S = LOOK_AROUND_S
+        schedule.LOOK_FOR_LEFTOVERS_QUIET_S = LOOK_AROUND_S
         schedule.DELETES_EVERY_S = DELETES_S
         session.SQLITE_PRAGMAS = tuple(
             f"busy_timeout={BUSY_TIMEOUT_MS}" if pragma.startswith("busy_timeout") else pragma

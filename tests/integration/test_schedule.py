@@ -82,12 +82,12 @@ async def test_a_run_leaves_a_row_that_says_what_was_done(database: Database) ->
     assert row.ended_at and before <= row.started_at <= row.ended_at
 
 
-async def test_runs_with_nothing_to_do_leave_one_row_a_minute_in_the_whole_fleet(database: Database) -> None:
+async def test_runs_with_nothing_to_do_leave_one_row_every_five_minutes_in_the_whole_fleet(database: Database) -> None:
     logs = [log_of(database, host) for host in ("one", "two", "three")]
     for log in logs * 2:
         await log.record(SPOOL, idle)
     assert len(await rows(database, Kind.SPOOL)) == 1
-    await put_back(database, 61)
+    await put_back(database, 301)
     for log in [log_of(database), *logs]:
         await log.record(SPOOL, idle)
     assert len(await rows(database, Kind.SPOOL)) == 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 
 from backend.database import jobs
@@ -34,6 +34,9 @@ class JobRecovery:
     Args:
         host: whose storage queue this process serves.
         unqueued: how long a job may wait in the rows before it is looked for in the queue.
+
+    Attributes:
+        on_death: what to call when a process has died: it may have left more than running jobs.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class JobRecovery:
         self._fleet = fleet
         self._queues = (WEBHOOKS, queue_of(host))
         self._unqueued = unqueued
+        self.on_death: Callable[[], None] | None = None
         self._began_at = datetime.now(UTC)
         self._has_looked = False
         self._turn = asyncio.Lock()
@@ -66,6 +70,8 @@ class JobRecovery:
         """
         async with self._turn:
             buried = await self._fleet.bury()
+            if buried and self.on_death is not None:
+                self.on_death()
             async with self._database.transaction() as session:
                 orphaned = await jobs.list_orphaned(session)
             for job in orphaned:

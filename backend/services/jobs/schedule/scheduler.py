@@ -54,9 +54,10 @@ class Scheduler:
         """Stop; runs that end soon are not cut short."""
         await asyncio.gather(*(rounds.stop() for rounds in self._rounds.values()))
 
-    def hurry(self, kind: Kind) -> None:
-        """There is something to do for one kind of work."""
-        self._rounds[kind].hurry()
+    def hurry(self, *kinds: Kind) -> None:
+        """There is something to do for these kinds of work."""
+        for kind in kinds:
+            self._rounds[kind].hurry()
 
     async def run(self, kind: Kind) -> None:
         """Do one kind of work now, due or not.

@@ -1,7 +1,7 @@
 """The table of periodic work: what runs, how often, in which processes, and how long what it looks after is kept.
 
 `scheduler.py` runs the table. Each run of work that only one process may do leaves a row in `schedule_runs`, which is
-its claim. Other work leaves one when something was done or the result changed, and else at most once a minute;
+its claim. Other work leaves one when something was done or the result changed, and else at most every five minutes;
 work that comes several times a second leaves none. `GET /health` shows the last runs.
 """
 
@@ -29,6 +29,7 @@ WATCH_REST_S = 60.0
 """The pause between two looks at nothing; a job that begins, or a caller that begins to wait, ends it."""
 LOOK_AROUND_EVERY_S = 5.0
 LOOK_AROUND_QUIET_S = 30.0
+LOOK_FOR_LEFTOVERS_QUIET_S = 60.0
 LOOK_FOR_PEERS_S = 15.0
 LOOK_AROUND_AT_ONCE = 5
 """The number of processes that look around at that pace; in a larger fleet each one pauses longer."""
@@ -129,6 +130,7 @@ def open_schedule(*, upload_expires_s: float, jobs_keep_days: float) -> Mapping[
     often = Cadence(WATCH_EVERY_S, quiet_s=WATCH_REST_S)
     look = Cadence(LOOK_AROUND_EVERY_S, jitter=0.2, shared_by=LOOK_AROUND_AT_ONCE, quiet_s=LOOK_AROUND_QUIET_S)
     watch = replace(look, quiet_s=LOOK_FOR_PEERS_S)
+    leftovers = replace(look, quiet_s=LOOK_FOR_LEFTOVERS_QUIET_S)
     tidy = partial(Entry, first_s=TIDY_AFTER_S)
     entries = (
         Entry(Kind.HEARTBEAT, "saying that this process lives", Cadence(BEAT_EVERY_S), means=Means.THREAD, rows=False),
@@ -143,23 +145,23 @@ def open_schedule(*, upload_expires_s: float, jobs_keep_days: float) -> Mapping[
         Entry(Kind.FLEET, "counting the processes, and setting the pace of all by their number", watch, peers=True),
         Entry(Kind.DEAD_PROCESSES, "taking over the jobs of dead processes", watch, peers=True),
         Entry(Kind.LOST_JOBS, "queueing jobs that wait in the rows only", look, retention=UNQUEUED_JOBS),
-        Entry(Kind.LOST_WORKFLOWS, "resuming or deleting workflows whose process died", look),
+        Entry(Kind.LOST_WORKFLOWS, "resuming or deleting workflows whose process died", leftovers),
         tidy(
             Kind.ENDED_JOBS,
             "deleting checkpoints and rows of ended jobs",
-            look,
+            leftovers,
             retention=Retention(jobs_keep_days * DAY_S),
         ),
         tidy(
             Kind.ACCEPTED_RECORDINGS,
             "deleting recordings in the spool that no job needs",
-            look,
+            leftovers,
             retention=ACCEPTED_RECORDINGS,
         ),
         tidy(
             Kind.SPOOL,
             "deleting files of uploads in one request whose process died",
-            look,
+            leftovers,
             retention=INTERRUPTED_UPLOADS,
         ),
         tidy(
