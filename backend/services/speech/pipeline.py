@@ -131,7 +131,7 @@ class SpeechPipeline:
             TooLarge: longer than MAX_AUDIO_SECONDS.
         """
         await self.check(options.transcribe)
-        samples = _Samples(partial(self._decode, path, options.channels, steps))
+        samples = _Samples(partial(self._decode, path, options, steps))
         try:
             facts = await steps.run("decode", samples.get_facts, RecordingFacts)
             hear = self._hear_tracks if facts.tracks > 1 else self._hear
@@ -150,15 +150,14 @@ class SpeechPipeline:
         engines = self.engines | ({"diarization": "channels"} if facts.tracks > 1 else {})
         heard = diarization.voices if diarization else {}
         voices = {labels[label]: voice for label, voice in heard.items() if label in labels}
-        return SpeechResult(
-            transcript, stats, facts.duration_s, facts.media, engines, voices, damaged_packets=facts.damaged_packets
-        )
+        return SpeechResult(transcript, stats, facts.duration_s, facts.media, engines, voices, losses=facts.losses)
 
-    async def _decode(self, path: Path, channels: Channels, steps: Steps) -> Recording:
+    async def _decode(self, path: Path, options: SpeechOptions, steps: Steps) -> Recording:
         def run() -> Recording:
             tracks = decode_tracks(
                 path,
-                separate=channels == Channels.SEPARATE,
+                separate=options.channels == Channels.SEPARATE,
+                stream=options.audio_stream,
                 max_s=self._max_audio_s,
                 max_decode_s=self._max_decode_s,
                 spool_dir=self._spool_dir,
