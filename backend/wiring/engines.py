@@ -108,7 +108,7 @@ def _moonshine(config: SpeechConfig) -> Lazy[Transcriber]:
 
 
 def _whisper(config: SpeechConfig, model: str) -> Lazy[Transcriber]:
-    from backend.engines.whisper import FasterWhisperTranscriber
+    from backend.engines.whisper.transcriber import FasterWhisperTranscriber
 
     def load() -> Transcriber:
         return FasterWhisperTranscriber(
