@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -13,6 +12,7 @@ from backend.domain.text import plain
 from backend.domain.transcript import SpeakerCount, Transcript
 from backend.engines.base import TranscribeOptions
 from backend.services.conversations.views import DetailedConversation
+from backend.services.jobs.views import JobView
 from backend.services.processing.service import ProcessOptions
 from backend.services.speech.values import Channels, SpeechOptions
 
@@ -97,6 +97,14 @@ class ProcessForm(BaseModel):
         return ProcessOptions(title=self.title, speech=speech)
 
 
+class CoverageOut(BaseModel):
+    """How much of what was said has words in the transcript."""
+
+    speech_s: float = Field(description="Seconds in which somebody speaks", examples=[31.2])
+    without_words_s: float = Field(description="Seconds of speech without words", examples=[0.0])
+    without_words: list[tuple[float, float]] = Field(description="Start and end of those stretches in seconds")
+
+
 class ProcessResponse(BaseModel):
     conversation_id: str = Field(examples=["conv_4f2c9a51d0b84e7f8a3b6c1d2e3f4a5b"])
     audio_file_path: str = Field(examples=["./uploads/conv_4f2c…/2026/01/15/meeting.wav"])
@@ -107,13 +115,14 @@ class ProcessResponse(BaseModel):
     language: str | None = Field(description="ISO 639-1 code; null if there is no speech", examples=["en"])
     engines: dict[str, str] = Field(examples=[{"transcription": "moonshine tiny-en", "diarization": "community-1"}])
     timings_s: dict[str, float] = Field(description="Seconds per stage; parallel stages overlap")
+    coverage: CoverageOut | None = Field(description="How much of the speech has words; null if it was not measured")
     warnings: list[str] = Field(
         description="Deviations from the configuration, for example a fallback to local storage"
     )
 
     @classmethod
-    def from_result(cls, found: DetailedConversation, timings_s: Mapping[str, float]) -> ProcessResponse:
-        """Of a completed conversation."""
+    def from_result(cls, found: DetailedConversation, job: JobView) -> ProcessResponse:
+        """Of a completed conversation and its job."""
         count = found.speaker_count or 0
         speakers = f"{count} speaker{'' if count == 1 else 's'}"
         return cls(
@@ -125,6 +134,7 @@ class ProcessResponse(BaseModel):
             duration_s=found.duration_s or 0.0,
             language=found.language,
             engines=dict(found.engines or {}),
-            timings_s=dict(timings_s),
+            timings_s=dict(job.timings_s),
+            coverage=CoverageOut.model_validate(job.coverage) if job.coverage else None,
             warnings=list(found.warnings or ()),
         )

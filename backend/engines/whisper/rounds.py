@@ -35,7 +35,13 @@ class HeardWindow:
 
 
 def decode_in_rounds(
-    windows: Sequence[Window], speech: Speech, read: Read, decode: Decode, batch_size: int, progress: Progress
+    windows: Sequence[Window],
+    speech: Speech,
+    read: Read,
+    decode: Decode,
+    batch_size: int,
+    progress: Progress,
+    rounds: int = ROUNDS,
 ) -> list[HeardWindow]:
     """Decode windows, and what they leave, batch by batch.
 
@@ -46,19 +52,20 @@ def decode_in_rounds(
         decode: decodes a batch.
         batch_size: windows decoded together.
         progress: told the fraction done.
+        rounds: how often what is left is decoded; 1 is never.
 
     Returns:
         In time order.
     """
     done: list[HeardWindow] = []
     waiting = list(windows)
-    for round_number in range(ROUNDS):
+    for round_number in range(rounds):
         left: list[Window] = []
         for share, batch in _batches(waiting, batch_size):
             heard = decode([read(window.start_s, window.end_s) for window in batch])
             for window, own in zip(batch, heard, strict=True):
                 done.append(HeardWindow(window, own))
-                if round_number + 1 < ROUNDS and (rest := _rest(window, own, speech)):
+                if round_number + 1 < rounds and (rest := _rest(window, own, speech)):
                     left.append(rest)
             progress(_fraction(round_number, share))
         waiting = left

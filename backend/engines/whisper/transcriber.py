@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from backend.domain.coverage import united
 from backend.domain.transcript import Diarization, Segment, SpeakerTurn, Transcription
 from backend.engines.audio.samples import SAMPLE_RATE_HZ, Audio
 from backend.engines.audio.vad import speech_regions
@@ -21,7 +22,7 @@ from backend.engines.base import Progress, TranscribeOptions
 from backend.engines.catalogue import KNOWN_MODELS, WHISPER_FILES, find_whisper
 from backend.engines.progress import watched
 from backend.engines.whisper.decoding import BatchDecoder, features_of
-from backend.engines.whisper.rounds import HeardWindow, decode_in_rounds
+from backend.engines.whisper.rounds import ROUNDS, HeardWindow, decode_in_rounds
 from backend.engines.whisper.windows import Span, Speech, Window, cut_windows
 from backend.engines.whisper.words import segments_of
 from backend.errors import EngineUnavailable, InvalidInput
@@ -59,6 +60,7 @@ class FasterWhisperTranscriber:
     """
 
     needs_turns = False
+    may_invent = True
 
     def __init__(
         self,
@@ -111,19 +113,15 @@ class FasterWhisperTranscriber:
         self, audio: Audio, spans: Sequence[Span], options: TranscribeOptions, progress: Progress
     ) -> list[tuple[Segment, ...]]:
         """See the protocol."""
-        language, speech = self._language(options.language), Speech(spans)
-        windows = [Window(start_s, min(end_s, audio.duration_s)) for start_s, end_s in spans]
-        work = partial(self._hear, audio, windows, speech, options, language)
+        language, speech = self._language(options.language), Speech(united(spans))
+        windows = [
+            Window(start_s, min(end_s, audio.duration_s), number) for number, (start_s, end_s) in enumerate(spans)
+        ]
+        work = partial(self._hear, audio, windows, speech, options, language, rounds=1)
         heard, _ = watched(work, progress) if windows else ([], None)
         return [
-            tuple(
-                segments_of(
-                    [one for one in heard if window.start_s <= one.window.start_s < window.end_s],
-                    Speech([span]),
-                    audio.duration_s,
-                )
-            )
-            for window, span in zip(windows, spans, strict=True)
+            tuple(segments_of([one for one in heard if one.window.origin == number], speech, audio.duration_s))
+            for number in range(len(spans))
         ]
 
     def _hear(
@@ -134,11 +132,13 @@ class FasterWhisperTranscriber:
         options: TranscribeOptions,
         language: str | None,
         progress: Progress,
+        *,
+        rounds: int = ROUNDS,
     ) -> tuple[list[HeardWindow], str]:
         """What was heard in windows, and the language given or detected."""
         language = language or self._detect_language(audio, windows)
         decoder = BatchDecoder(self._model, language, *self._hints(options))
-        heard = decode_in_rounds(windows, speech, audio.seconds, decoder.decode, self._batch_size, progress)
+        heard = decode_in_rounds(windows, speech, audio.seconds, decoder.decode, self._batch_size, progress, rounds)
         return heard, language
 
     def _detect_language(self, audio: Audio, windows: Sequence[Window]) -> str:

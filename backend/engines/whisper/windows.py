@@ -15,7 +15,7 @@ Span = tuple[float, float]
 
 WINDOW_S = 28.0
 """Longest window; Whisper hears 30 s at once."""
-FULL_ENOUGH_S = 14.0
+FULL_ENOUGH_S = 20.0
 """From this length on a window may end, at the longest pause that comes before `WINDOW_S`."""
 PADDING_S = 0.4
 """Most of the silence before and after its speech that belongs to a window; neighbours share a shorter pause."""
@@ -23,11 +23,11 @@ PADDING_S = 0.4
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """One stretch to decode. `round_number` counts how often what is left was decoded before it."""
+    """One stretch to decode. `origin` tells windows apart that began as different ones."""
 
     start_s: float
     end_s: float
-    round_number: int = 0
+    origin: int = 0
 
     @property
     def duration_s(self) -> float:
@@ -90,7 +90,7 @@ def rest_of(window: Window, done_s: float, speech: Speech, least_s: float) -> Wi
     left = speech.within(done_s, window.end_s)
     if sum(end_s - start_s for start_s, end_s in left) < least_s:
         return None
-    return Window(max(done_s, left[0][0] - PADDING_S), window.end_s, window.round_number + 1)
+    return Window(max(done_s, left[0][0] - PADDING_S), window.end_s, window.origin)
 
 
 def _short(speech: Sequence[Span], quietest: Callable[[float, float], float]) -> list[Span]:
@@ -98,7 +98,7 @@ def _short(speech: Sequence[Span], quietest: Callable[[float, float], float]) ->
     spans: list[Span] = []
     for start_s, end_s in speech:
         while end_s - start_s > WINDOW_S:
-            cut_s = quietest(start_s + FULL_ENOUGH_S, start_s + WINDOW_S)
+            cut_s = quietest(start_s + WINDOW_S / 2, start_s + WINDOW_S)
             spans.append((start_s, cut_s))
             start_s = cut_s
         spans.append((start_s, end_s))

@@ -12,6 +12,7 @@ import anyio.to_thread
 
 from backend.concurrency.waiting import all_of
 from backend.domain.attribution import attribute, speaker_stats
+from backend.domain.coverage import together
 from backend.domain.transcript import Diarization, Transcription
 from backend.engines.audio.allowance import Allowance
 from backend.engines.audio.probe import MediaInfo
@@ -19,6 +20,7 @@ from backend.engines.audio.samples import MAX_DECODE_S, Audio, decode_tracks, pr
 from backend.engines.audio.vad import speech_regions
 from backend.engines.base import Diarizer, TranscribeOptions, Transcriber
 from backend.engines.lazy import Lazy
+from backend.services.speech.listening import Listened, listen_again
 from backend.services.speech.steps import Steps
 from backend.services.speech.values import (
     Channels,
@@ -135,7 +137,8 @@ class SpeechPipeline:
         try:
             facts = await steps.run("decode", samples.get_facts, RecordingFacts)
             hear = self._hear_tracks if facts.tracks > 1 else self._hear
-            return EngineOutput(facts, *await hear(samples, options, steps))
+            listened, diarization = await hear(samples, options, steps)
+            return EngineOutput(facts, listened.transcription, diarization, listened.coverage)
         finally:
             samples.close()
 
@@ -151,7 +154,14 @@ class SpeechPipeline:
         heard = diarization.voices if diarization else {}
         voices = {labels[label]: voice for label, voice in heard.items() if label in labels}
         return SpeechResult(
-            transcript, stats, facts.duration_s, facts.media, engines, voices, damaged_packets=facts.damaged_packets
+            transcript,
+            stats,
+            facts.duration_s,
+            facts.media,
+            engines,
+            voices,
+            damaged_packets=facts.damaged_packets,
+            coverage=output.coverage,
         )
 
     async def _decode(self, path: Path, channels: Channels, steps: Steps) -> Recording:
@@ -177,8 +187,8 @@ class SpeechPipeline:
 
     async def _hear(
         self, samples: _Samples, options: SpeechOptions, steps: Steps
-    ) -> tuple[Transcription, Diarization | None]:
-        """Both branches: side by side, or one after the other if the transcriber needs the turns."""
+    ) -> tuple[Listened, Diarization | None]:
+        """Both branches, side by side or, if the transcriber needs the turns, one by one; then what they left out."""
         transcriber = await anyio.to_thread.run_sync(self._transcriber.get, limiter=self._load_limiter)
 
         async def diarize() -> Diarization | None:
@@ -206,12 +216,28 @@ class SpeechPipeline:
 
         if transcriber.needs_turns:
             diarization = await diarize()
-            return await transcribe(diarization), diarization
-        return await all_of(transcribe(None), diarize())
+            heard = await transcribe(diarization)
+        else:
+            heard, diarization = await all_of(transcribe(None), diarize())
+
+        async def listen() -> Listened:
+            audio = (await samples.get()).tracks[0]
+            run = partial(
+                listen_again,
+                transcriber,
+                audio,
+                options.transcribe,
+                heard,
+                diarization,
+                lambda _: steps.progress("transcribe", 1.0),
+            )
+            return await anyio.to_thread.run_sync(run, limiter=self._asr_limiter)
+
+        return await steps.run("listen", listen, Listened), diarization
 
     async def _hear_tracks(
         self, samples: _Samples, options: SpeechOptions, steps: Steps
-    ) -> tuple[Transcription, Diarization]:
+    ) -> tuple[Listened, Diarization]:
         """Every track by itself; who speaks is known, only when is asked."""
         transcriber = await anyio.to_thread.run_sync(self._transcriber.get, limiter=self._load_limiter)
 
@@ -220,9 +246,10 @@ class SpeechPipeline:
                 steps.progress("transcribe", (number + fraction) / count)
 
             turns = tuple(replace(turn, speaker=f"channel {number}") for turn in speech_regions(audio, report))
-            return TrackOutput(
-                transcriber.transcribe(audio, options.transcribe, Diarization(turns, turns), report), turns
-            )
+            spoken = Diarization(turns, turns)
+            heard = transcriber.transcribe(audio, options.transcribe, spoken, report)
+            listened = listen_again(transcriber, audio, options.transcribe, heard, spoken, lambda _: report(1.0))
+            return TrackOutput(listened.transcription, turns, listened.coverage)
 
         async def work() -> TracksOutput:
             tracks = (await samples.get()).tracks
@@ -243,7 +270,8 @@ class SpeechPipeline:
         ]
         turns = tuple(sorted((turn for track in heard for turn in track.turns), key=lambda turn: turn.start_s))
         language = next((track.transcription.language for track in heard if track.transcription.language), None)
-        return Transcription(tuple(segments), language), Diarization(turns, turns)
+        coverage = together(track.coverage for track in heard)
+        return Listened(Transcription(tuple(segments), language), coverage), Diarization(turns, turns)
 
 
 class _Samples:

@@ -6,14 +6,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from backend.domain.transcript import Diarization, SpeakerCount, SpeakerStats, SpeakerTurn, Transcript, Transcription
+from backend.domain.transcript import (
+    Coverage,
+    Diarization,
+    SpeakerCount,
+    SpeakerStats,
+    SpeakerTurn,
+    Transcript,
+    Transcription,
+)
 from backend.domain.voices import Voice
 from backend.engines.audio.probe import MediaInfo
 from backend.engines.audio.samples import Audio
 from backend.engines.base import TranscribeOptions
 
 StageProgress = Callable[[str, float], None]
-"""Called with a stage's name ("decode", "diarize", "transcribe", "store") and its fraction done; from any thread."""
+"""Called with a stage's name ("decode", "diarize", "transcribe", "listen", "store") and its fraction done; from any thread."""
 
 
 def ignore_progress(_stage: str, _fraction: float) -> None:
@@ -77,6 +85,7 @@ class SpeechResult:
     engines: dict[str, str]
     voices: Mapping[str, Voice] = field(default_factory=dict)
     damaged_packets: int = 0
+    coverage: Coverage = field(default_factory=Coverage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +95,14 @@ class EngineOutput:
     facts: RecordingFacts
     transcription: Transcription
     diarization: Diarization | None
+    coverage: Coverage = field(default_factory=Coverage)
 
 
 @dataclass(frozen=True, slots=True)
 class TrackOutput:
     transcription: Transcription
     turns: tuple[SpeakerTurn, ...]
+    coverage: Coverage = field(default_factory=Coverage)
 
 
 @dataclass(frozen=True, slots=True)
