@@ -107,6 +107,9 @@ def process(
     language: Annotated[
         str | None, typer.Option(help="Spoken language, for example en or en-US; auto: detect it.")
     ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Model that transcribes: a name from `aperta models list`, or auto.")
+    ] = None,
     num_speakers: Annotated[int | None, typer.Option(min=1, help="Exactly this many speakers.")] = None,
     min_speakers: Annotated[int | None, typer.Option(min=1, help="At least this many speakers.")] = None,
     max_speakers: Annotated[int | None, typer.Option(min=1, help="At most this many speakers.")] = None,
@@ -121,6 +124,7 @@ def process(
 
     given = {
         "language": language,
+        "model": model,
         "num_speakers": num_speakers,
         "min_speakers": min_speakers,
         "max_speakers": max_speakers,

@@ -97,7 +97,7 @@ KNOWN_MODELS = {model.name: model for model in _CATALOGUE}
 _ALIASES = {"turbo": "large-v3-turbo", "large": "large-v3"}
 _ALIASES |= {model.repo: model.name for model in _CATALOGUE if model.kind != "embedded"}
 
-_PREFERENCE = tuple(model.name for model in reversed(_CATALOGUE) if model.kind == "whisper")
+WHISPER_PREFERENCE = tuple(model.name for model in reversed(_CATALOGUE) if model.kind == "whisper")
 
 
 def find_whisper(model: str, models_dir: Path | None = None) -> Path | None:
@@ -138,16 +138,15 @@ def get_embedded() -> Path:
     return package
 
 
-def best_whisper_on_disk(models_dir: Path | None = None) -> str | None:
-    """The name of the most accurate Whisper model that is already here, or None."""
-    return next((name for name in _PREFERENCE if find_whisper(name, models_dir)), None)
+def own_whispers(models_dir: Path | None) -> list[Path]:
+    """Complete Whisper models in `models_dir` that are not in the catalogue."""
+    return [path for path in _subdirectories(models_dir) if path.name not in KNOWN_MODELS and _is_whisper(path)]
 
 
 def list_models(models_dir: Path | None = None) -> list[ModelStatus]:
     """List the catalogue with paths of models on disk, then other Whisper models in `models_dir`."""
-    own = [path for path in _subdirectories(models_dir) if path.name not in KNOWN_MODELS and _is_whisper(path)]
     return [_status(known, find_known(known, models_dir)) for known in _CATALOGUE] + [
-        ModelStatus(path.name, "whisper", "", "", _size_bytes(path), path) for path in own
+        ModelStatus(path.name, "whisper", "", "", size_bytes(path), path) for path in own_whispers(models_dir)
     ]
 
 
@@ -199,8 +198,8 @@ def is_complete(kind: Kind, path: Path) -> bool:
 
 
 def _status(known: KnownModel, path: Path | None) -> ModelStatus:
-    size_bytes = _size_bytes(path) if path and known.kind != "embedded" else known.size_mb * 1_000_000
-    return ModelStatus(known.name, known.kind, known.repo, known.licence, size_bytes, path)
+    found_bytes = size_bytes(path) if path and known.kind != "embedded" else known.size_mb * 1_000_000
+    return ModelStatus(known.name, known.kind, known.repo, known.licence, found_bytes, path)
 
 
 def _places(model: str, models_dir: Path | None) -> Iterator[Path]:
@@ -247,7 +246,7 @@ def _is_pipeline(path: Path) -> bool:
     if not config.is_file():
         return False
     parts = re.findall(r"\$model/([\w.-]+)", config.read_text(encoding="utf-8"))
-    return all(_size_bytes(path / part) for part in parts)
+    return all(size_bytes(path / part) for part in parts)
 
 
 def _subdirectories(path: Path | None) -> list[Path]:
@@ -256,5 +255,6 @@ def _subdirectories(path: Path | None) -> list[Path]:
     return sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
 
 
-def _size_bytes(path: Path) -> int:
+def size_bytes(path: Path) -> int:
+    """Bytes of all files of a directory."""
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from backend.engines import catalogue
-from backend.engines.catalogue import KNOWN_MODELS, best_whisper_on_disk, find_pyannote, find_whisper, list_models
+from backend.engines.catalogue import KNOWN_MODELS, find_pyannote, find_whisper, list_models
 from backend.engines.pyannote.diarizer import PyannoteDiarizer
 from backend.errors import EngineUnavailable
 
@@ -91,19 +91,6 @@ def test_a_model_without_tokenizer_is_incomplete(tmp_path: Path) -> None:
 def test_a_model_without_vocabulary_is_incomplete(tmp_path: Path) -> None:
     (whisper_in(tmp_path / "small") / "vocabulary.txt").unlink()
     assert find_whisper("small", tmp_path) is None
-
-
-def test_the_best_model_on_disk_is_taken(tmp_path: Path) -> None:
-    assert best_whisper_on_disk(tmp_path) is None
-    for name in ("tiny", "small.en", "base", "small"):
-        whisper_in(tmp_path / name)
-    assert best_whisper_on_disk(tmp_path) == "small"
-
-
-def test_the_fast_large_model_is_preferred_to_all(tmp_path: Path) -> None:
-    for name in KNOWN_MODELS:
-        whisper_in(tmp_path / name)
-    assert best_whisper_on_disk(tmp_path) == "large-v3-turbo"
 
 
 def test_a_pipeline_is_found_in_the_hub_cache(hub_cache: Path) -> None:
