@@ -32,7 +32,7 @@ from backend.api.middleware.own_address import add_own_address
 from backend.api.middleware.request_ids import add_request_ids
 from backend.api.middleware.response_headers import add_response_headers
 from backend.api.problems import add_problem_handlers
-from backend.api.routes import audio, conversations, health, jobs, pages, people, storage, uploads
+from backend.api.routes import audio, conversations, health, jobs, models, pages, people, storage, uploads
 from backend.api.routes import webhooks as deliveries
 from backend.config import Settings, describe_invalid_settings, read_settings
 from backend.domain.access.addresses import find_address, is_loopback
@@ -73,7 +73,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     add_own_address(app, settings)
     add_response_headers(app)
     add_request_ids(app)
-    for routes in (pages, audio, conversations, jobs, deliveries, people, uploads, storage, health):
+    for routes in (pages, audio, models, conversations, jobs, deliveries, people, uploads, storage, health):
         app.include_router(routes.router)
     app.include_router(uploads.tus_router)
     app.include_router(health.metrics_router)

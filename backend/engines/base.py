@@ -13,11 +13,22 @@ from backend.engines.progress import Progress as Progress
 
 @dataclass(frozen=True, slots=True)
 class TranscribeOptions:
-    """What the caller knows about the words: an ISO 639-1 language, a free prompt, rare words."""
+    """What the caller knows about the words: an ISO 639-1 language, a free prompt, rare words; and which model is to
+    hear them, by its name or `auto`."""
 
     language: str | None = None
     prompt: str | None = None
     hotwords: str | None = None
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageGuess:
+    """An ISO 639-1 code, its probability as the mean over the places, and the seconds of speech that were heard."""
+
+    language: str
+    probability: float
+    speech_s: float
 
 
 class Transcriber(Protocol):
@@ -60,6 +71,14 @@ class Transcriber(Protocol):
         Returns:
             The segments of each span, without speakers; empty where the engine hears no words.
         """
+
+
+class Identifier(Protocol):
+    """A transcriber that also tells which language is spoken."""
+
+    def identify(self, tracks: Sequence[Audio], progress: Progress) -> LanguageGuess | None:
+        """The language of a recording, which may have several channels; None if nobody speaks in it."""
+        ...
 
 
 class Diarizer(Protocol):

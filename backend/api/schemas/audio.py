@@ -42,6 +42,9 @@ Words = Annotated[Annotated[str, Field(max_length=2000)] | None, Blank]
 Address = Annotated[Annotated[str, Field(max_length=4000)] | None, Blank]
 
 
+Model = Annotated[Annotated[str, Field(max_length=200)] | None, Blank]
+
+
 UploadId = Annotated[Annotated[str, Field(max_length=64, pattern="^[A-Za-z0-9_-]+$")] | None, Blank]
 
 
@@ -58,6 +61,12 @@ class ProcessForm(BaseModel):
         description="ISO 639-1 code of the spoken language, such as `en`; a region (`en-US`, `en_GB`) is ignored. "
         "Detected if omitted or `auto`",
         examples=["en"],
+    )
+    model: Model = Field(
+        None,
+        description="Model that transcribes: a name from `GET /models`, or `auto` for the best one on this server's "
+        "disk for the recording's language; default: what the server is set to",
+        examples=["auto"],
     )
     num_speakers: Speakers = Field(None, description="Exact number of speakers")
     min_speakers: Speakers = Field(None, description="Smallest number of speakers")
@@ -90,7 +99,7 @@ class ProcessForm(BaseModel):
 
     def to_options(self) -> ProcessOptions:
         speech = SpeechOptions(
-            transcribe=TranscribeOptions(self.language, self.prompt, self.hotwords),
+            transcribe=TranscribeOptions(self.language, self.prompt, self.hotwords, self.model),
             channels=Channels(self.channels),
             speakers=SpeakerCount(self.num_speakers, self.min_speakers, self.max_speakers),
         )

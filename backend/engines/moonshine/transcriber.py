@@ -51,7 +51,7 @@ class MoonshineTranscriber:
         if options.language not in (None, LANGUAGE):
             raise InvalidInput(
                 f"The built-in Moonshine engine only knows English, not '{options.language}'. Fetch a Whisper model "
-                "with `aperta models pull small` and set ASR_ENGINE=faster-whisper."
+                "with `aperta models pull small`."
             )
 
     def transcribe(

@@ -18,8 +18,9 @@ from backend.domain.coverage import united
 from backend.domain.transcript import Diarization, Segment, SpeakerTurn, Transcription
 from backend.engines.audio.samples import SAMPLE_RATE_HZ, Audio
 from backend.engines.audio.vad import speech_regions
-from backend.engines.base import Progress, TranscribeOptions
+from backend.engines.base import LanguageGuess, Progress, TranscribeOptions
 from backend.engines.catalogue import KNOWN_MODELS, WHISPER_FILES, find_whisper
+from backend.engines.identification import identify
 from backend.engines.progress import watched
 from backend.engines.whisper.decoding import BatchDecoder, features_of
 from backend.engines.whisper.rounds import ROUNDS, HeardWindow, decode_in_rounds
@@ -49,6 +50,7 @@ class FasterWhisperTranscriber:
 
     Args:
         model: a name ("small"), a hub repository that is in the cache, or a directory.
+        name: what to call it; default: after `model`.
         models_dir: where named models are looked for before the user's hub cache.
         device: "auto" takes CUDA if there is a device.
         compute_type: "auto" is int8 on CPU and float16 on CUDA; else a CTranslate2 type.
@@ -67,6 +69,7 @@ class FasterWhisperTranscriber:
         model: str = "small",
         *,
         models_dir: Path | None = None,
+        name: str | None = None,
         device: Device = "auto",
         compute_type: str = "auto",
         threads: int = 0,
@@ -77,11 +80,15 @@ class FasterWhisperTranscriber:
         self._model = _load(path, device, compute_type, threads or len(os.sched_getaffinity(0)))
         self._languages = _languages(self._model)
         inner = self._model.model
-        self.name = f"faster-whisper {Path(model).name} ({_short(inner.compute_type)}, {inner.device})"
+        self.name = f"faster-whisper {name or Path(model).name} ({_short(inner.compute_type)}, {inner.device})"
 
     def check(self, options: TranscribeOptions) -> None:
         """Raises InvalidInput for a language that the model does not know."""
         self._language(options.language)
+
+    def identify(self, tracks: Sequence[Audio], progress: Progress) -> LanguageGuess | None:
+        """As `identification.identify`; for multilingual models."""
+        return identify(self._model, tracks, progress)
 
     def transcribe(
         self,

@@ -158,6 +158,7 @@ def warnings_of(speech: SpeechResult, objects: Sequence[StoredObject]) -> list[s
     Nothing of the manifest: it cannot tell of itself, and rows that are rebuilt from it are to be the same.
     """
     found = dict.fromkeys(warning for item in objects if item.kind != "metadata" for warning in item.warnings)
+    found |= dict.fromkeys(speech.warnings)
     if speech.damaged_packets:
         found[f"{speech.damaged_packets} damaged pieces of the recording were skipped."] = None
     found |= dict.fromkeys(_coverage_warnings(speech.coverage))
