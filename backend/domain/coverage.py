@@ -165,10 +165,10 @@ def _part(segment: Segment, words: Sequence[Word]) -> Segment:
 
 
 def _inside(segment: Segment, gap: Span) -> Segment | None:
-    """The part of a segment whose words have their middle in a gap."""
+    """The part of a segment whose words have their middle in a gap; without word times, all of it or nothing."""
     if not segment.words:
-        middle_s = (segment.start_s + segment.end_s) / 2
-        return segment if gap[0] <= middle_s <= gap[1] else None
+        fits = gap[0] - BESIDE_WORD_S <= segment.start_s and segment.end_s <= gap[1] + BESIDE_WORD_S
+        return segment if fits else None
     words = [w for w in segment.words if gap[0] <= ((w.start_s or 0.0) + (w.end_s or 0.0)) / 2 <= gap[1]]
     return _part(segment, words) if words else None
 

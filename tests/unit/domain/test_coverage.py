@@ -138,3 +138,8 @@ def test_of_what_is_found_only_words_inside_the_gap_are_new() -> None:
     heard = with_found(said(words_from(0, 2), words_from(4, 6)), (2.0, 4.0), [found])
     assert texts(heard)[1] == "new ones"
     assert [own.start_s for own in heard.segments] == sorted(own.start_s for own in heard.segments)
+
+
+def test_a_segment_without_word_times_is_new_only_if_the_gap_holds_all_of_it() -> None:
+    assert texts(with_found(said(), (2.0, 4.0), [Segment(1.7, 4.3, "So then.")])) == ["So then."]
+    assert texts(with_found(said(), (2.0, 4.0), [Segment(0.0, 8.0, "So then.")])) == []
