@@ -16,7 +16,7 @@ from backend.services.jobs.views import JobView
 from backend.services.processing.service import ProcessOptions
 from backend.services.speech.values import Channels, SpeechOptions
 
-MAX_SPEAKERS = 50
+MAX_SPEAKERS, MAX_STREAM = 50, 99
 
 
 def _blank_is_none(value: object) -> object:
@@ -31,6 +31,9 @@ Blank = BeforeValidator(_blank_is_none)
 
 
 Speakers = Annotated[Annotated[int, Field(ge=1, le=MAX_SPEAKERS)] | None, Blank]
+
+
+StreamNumber = Annotated[Annotated[int, Field(ge=0, le=MAX_STREAM)] | None, Blank]
 
 
 Language = Annotated[str | None, AfterValidator(lambda tag: language_code(tag) if tag else None)]
@@ -74,6 +77,11 @@ class ProcessForm(BaseModel):
     channels: Annotated[Literal["mix", "separate"], BeforeValidator(_blank_is_mix)] = Field(
         "mix", description="`separate`: each channel is one speaker, as in a recorded call"
     )
+    audio_stream: StreamNumber = Field(
+        None,
+        description="The only audio track to listen to, counted from 0. Left out: all of them together, except "
+        "commentaries and other languages than the default track's",
+    )
     prompt: Words = Field(
         None, description="Topic of the recording, with names and terms spelled as they should appear"
     )
@@ -101,6 +109,7 @@ class ProcessForm(BaseModel):
         speech = SpeechOptions(
             transcribe=TranscribeOptions(self.language, self.prompt, self.hotwords, self.model),
             channels=Channels(self.channels),
+            audio_stream=self.audio_stream,
             speakers=SpeakerCount(self.num_speakers, self.min_speakers, self.max_speakers),
         )
         return ProcessOptions(title=self.title, speech=speech)

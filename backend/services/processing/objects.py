@@ -159,10 +159,8 @@ def warnings_of(speech: SpeechResult, objects: Sequence[StoredObject]) -> list[s
     """
     found = dict.fromkeys(warning for item in objects if item.kind != "metadata" for warning in item.warnings)
     found |= dict.fromkeys(speech.warnings)
-    if speech.damaged_packets:
-        found[f"{speech.damaged_packets} damaged pieces of the recording were skipped."] = None
-    found |= dict.fromkeys(_coverage_warnings(speech.coverage))
-    return list(found)
+    found |= dict.fromkeys(loss.sentence for loss in speech.losses)
+    return list(found | dict.fromkeys(_coverage_warnings(speech.coverage)))
 
 
 def _coverage_warnings(coverage: Coverage) -> list[str]:

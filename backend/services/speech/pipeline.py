@@ -140,7 +140,7 @@ class SpeechPipeline:
             TooLarge: longer than MAX_AUDIO_SECONDS.
         """
         await self.check(options.transcribe)
-        samples = _Samples(partial(self._decode, path, options.channels, steps))
+        samples = _Samples(partial(self._decode, path, options, steps))
         try:
             facts = await steps.run("decode", samples.get_facts, RecordingFacts)
             choice = await steps.run("identify", partial(self._choose, samples, options.transcribe, steps), Choice)
@@ -188,16 +188,17 @@ class SpeechPipeline:
             facts.media,
             engines,
             voices,
-            damaged_packets=facts.damaged_packets,
+            losses=facts.losses,
             coverage=output.coverage,
             warnings=output.choice.warnings,
         )
 
-    async def _decode(self, path: Path, channels: Channels, steps: Steps) -> Recording:
+    async def _decode(self, path: Path, options: SpeechOptions, steps: Steps) -> Recording:
         def run() -> Recording:
             tracks = decode_tracks(
                 path,
-                separate=channels == Channels.SEPARATE,
+                separate=options.channels == Channels.SEPARATE,
+                stream=options.audio_stream,
                 max_s=self._max_audio_s,
                 max_decode_s=self._max_decode_s,
                 spool_dir=self._spool_dir,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from backend.domain.losses import Loss
 from backend.domain.transcript import (
     Coverage,
     Diarization,
@@ -45,7 +46,7 @@ class Recording:
     @property
     def facts(self) -> RecordingFacts:
         first = self.tracks[0]
-        return RecordingFacts(first.duration_s, first.info, len(self.tracks), first.damaged_packets)
+        return RecordingFacts(first.duration_s, first.info, len(self.tracks), first.losses)
 
     def close(self) -> None:
         for track in self.tracks:
@@ -59,15 +60,16 @@ class RecordingFacts:
     duration_s: float
     media: MediaInfo
     tracks: int
-    damaged_packets: int
+    losses: tuple[Loss, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class SpeechOptions:
-    """What the caller knows of a recording."""
+    """What the caller knows of a recording. `audio_stream` is the only one to listen to, counted from 0."""
 
     transcribe: TranscribeOptions = field(default_factory=TranscribeOptions)
     channels: Channels = Channels.MIX
+    audio_stream: int | None = None
     speakers: SpeakerCount = field(default_factory=SpeakerCount)
 
 
@@ -85,7 +87,7 @@ class SpeechResult:
     media: MediaInfo
     engines: dict[str, str]
     voices: Mapping[str, Voice] = field(default_factory=dict)
-    damaged_packets: int = 0
+    losses: tuple[Loss, ...] = ()
     warnings: tuple[str, ...] = ()
     coverage: Coverage = field(default_factory=Coverage)
 
