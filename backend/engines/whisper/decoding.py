@@ -29,6 +29,8 @@ NO_SPEECH = 0.6
 """The four of them as in Whisper's paper (Radford et al. 2022, section 4.5)."""
 FIRST_TIME_TOKENS = 50
 """A window's first time token says at most one second, as in the paper; windows begin where speech does."""
+RUNAWAY_TOKENS = 220
+"""CTranslate2 stops at half of the 448 positions; text that gets so far was not ended by the decoder."""
 PREPENDED, APPENDED = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、"  # noqa: RUF001
 """Punctuation that belongs to the word behind it, or before it; the library's defaults."""
 
@@ -154,7 +156,7 @@ class BatchDecoder:
                 end_s,
                 one.no_speech,
                 one.log_probability,
-                len(one.tokens) < model.max_length // 2,
+                len(one.tokens) < RUNAWAY_TOKENS,
             )
             for own, end_s, one in zip(pieces, last_s, decoded, strict=True)
         ]
