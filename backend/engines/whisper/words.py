@@ -19,6 +19,8 @@ PAUSE_S = 1.0
 """At such a pause a segment ends, or it could span minutes of silence."""
 NEAR_S = 0.5
 """How far from speech a word may be: word times and speech detection each err by some tenths of a second."""
+A_WORD_S = 0.25
+"""Less speech than that near a word is a stray sound; a text that has no more anywhere is left as it is."""
 LONGEST_WORD_S = 1.5
 """A longer word holds a pause."""
 
@@ -48,9 +50,10 @@ def settled(words: Sequence[Word], speech: Speech) -> list[Word]:
         words: with times.
         speech: where speech is.
     """
-    near = [number for number, word in enumerate(words) if _is_near(word, speech)]
-    if not near:
+    near = [number for number, word in enumerate(words) if _speech_near(word, speech) >= A_WORD_S]
+    if not near and not any(_speech_near(word, speech) for word in words):
         return []
+    near = near or list(range(len(words)))
     placed = [_shortened(word, speech, last=number == len(words) - 1) for number, word in enumerate(words)]
     for number in range(near[0] - 1, -1, -1):
         placed[number] = _ending_at(placed[number], placed[number + 1].start_s or 0.0)
@@ -59,9 +62,8 @@ def settled(words: Sequence[Word], speech: Speech) -> list[Word]:
     return placed
 
 
-def _is_near(word: Word, speech: Speech) -> bool:
-    start_s, end_s = word.start_s or 0.0, word.end_s or 0.0
-    return bool(speech.within(start_s - NEAR_S, end_s + NEAR_S))
+def _speech_near(word: Word, speech: Speech) -> float:
+    return speech.seconds((word.start_s or 0.0) - NEAR_S, (word.end_s or 0.0) + NEAR_S)
 
 
 def _shortened(word: Word, speech: Speech, *, last: bool) -> Word:

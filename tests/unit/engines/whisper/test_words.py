@@ -28,6 +28,18 @@ def test_a_first_word_at_a_stray_sound_joins_its_sentence() -> None:
     assert there.start_s == 61.3
 
 
+def test_a_stray_sound_that_passes_for_speech_keeps_no_word_from_its_sentence() -> None:
+    speech = Speech([(0.3, 0.5), (11.0, 12.0)])
+    hello, there = settled(words(("Hello", 0.2, 0.5), ("there.", 11.3, 11.8)), speech)
+    assert (round(hello.start_s or 0.0, 2), hello.end_s) == (11.0, 11.3)
+    assert there.start_s == 11.3
+
+
+def test_a_short_word_by_itself_stays() -> None:
+    said = words(("Yes.", 0.2, 0.5))
+    assert settled(said, Speech([(0.3, 0.5)])) == said
+
+
 def test_a_word_that_spans_a_silence_keeps_the_part_beside_the_rest() -> None:
     first, _ = settled(words(("Hello", 0.2, 61.3), ("there.", 61.3, 61.8)), Speech([(0.0, 0.4), (61.0, 62.0)]))
     assert (first.start_s, first.end_s) == (61.0, 61.3)
