@@ -33,7 +33,7 @@ RATES = {
     "cpwer": "cpWER %",
 }
 HEAD = ("recording", "pipeline", "seconds", "speakers", *RATES.values())
-OUR_CODE = ("domain/*.py", "engines/*.py", "engines/*/*.py", "services/speech/*.py")
+OUR_CODE = ("domain/**/*.py", "engines/**/*.py", "services/speech/**/*.py")
 
 
 @dataclass(frozen=True, slots=True)
