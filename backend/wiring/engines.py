@@ -13,9 +13,9 @@ from backend.config import AsrEngine, DiarizationEngine, Settings, SpeechConfig
 from backend.engines.audio.allowance import Allowance
 from backend.engines.audio.memory import machine_memory_bytes, split_budget
 from backend.engines.base import Diarizer, Transcriber
-from backend.engines.catalogue import WHISPER_PREFERENCE, find_pyannote, find_whisper, get_embedded
+from backend.engines.catalogue import WHISPER_PREFERENCE, find_pyannote, find_whisper, get_embedded, kind_of
 from backend.engines.heap import return_large_blocks
-from backend.engines.inventory import MOONSHINE, SpeechModel, name_of, transcription_models
+from backend.engines.inventory import MOONSHINE, PARAKEET_FULL, SpeechModel, name_of, transcription_models
 from backend.engines.lazy import Lazy
 from backend.errors import EngineUnavailable
 from backend.services.speech.models import AUTO, Models
@@ -112,6 +112,17 @@ def _load_transcriber(config: SpeechConfig, model: SpeechModel) -> Transcriber:
         from backend.engines.moonshine.transcriber import MoonshineTranscriber
 
         return MoonshineTranscriber(threads(config))
+    if model.engine == "parakeet":
+        from backend.engines.parakeet.transcriber import ParakeetTranscriber
+
+        return ParakeetTranscriber(
+            model.path,
+            name=model.name,
+            full=model.name == PARAKEET_FULL or kind_of(model.path) == "parakeet",
+            languages=model.languages,
+            device=config.asr_device,
+            threads=threads(config),
+        )
     from backend.engines.whisper import FasterWhisperTranscriber
 
     return FasterWhisperTranscriber(

@@ -41,6 +41,7 @@ ATTRIBUTION = (
     "Speaker diarization: pyannote community-1 by pyannote, CC BY 4.0",
     "Built-in English transcription: Moonshine tiny-en by Useful Sensors, MIT",
     "Whisper models by OpenAI, MIT, where configured",
+    "Parakeet models by NVIDIA, CC BY 4.0, where configured",
 )
 
 
