@@ -149,6 +149,14 @@ def get_embedded() -> Path:
     return package
 
 
+def missing_files(path: Path) -> list[str]:
+    """What a directory lacks to be a Whisper model."""
+    missing = [name for name in WHISPER_FILES if not (path / name).is_file()]
+    if not any((path / name).is_file() for name in WHISPER_VOCABULARIES):
+        missing.append(" or ".join(WHISPER_VOCABULARIES))
+    return missing
+
+
 def own_models(models_dir: Path | None) -> list[Path]:
     """Complete transcription models in `models_dir` that are not in the catalogue."""
     own = [path for path in _subdirectories(models_dir) if path.name not in KNOWN_MODELS]
@@ -263,8 +271,7 @@ def _hub_cache() -> Path:
 
 def _is_whisper(path: Path) -> bool:
     # Without tokenizer.json the engine would fetch one from the hub in the middle of a request.
-    files = all((path / name).is_file() for name in WHISPER_FILES)
-    return files and any((path / name).is_file() for name in WHISPER_VOCABULARIES)
+    return not missing_files(path)
 
 
 def _is_pipeline(path: Path) -> bool:

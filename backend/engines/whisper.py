@@ -16,7 +16,7 @@ from backend.domain.sentences import text_without_loops, words_without_loops
 from backend.domain.transcript import Diarization, Segment, Transcription, Word
 from backend.engines.audio.samples import Audio
 from backend.engines.base import LanguageGuess, Progress, TranscribeOptions
-from backend.engines.catalogue import KNOWN_MODELS, WHISPER_FILES, find_whisper
+from backend.engines.catalogue import KNOWN_MODELS, WHISPER_FILES, find_whisper, missing_files
 from backend.engines.identification import identify
 from backend.engines.progress import watched
 from backend.errors import EngineUnavailable, InvalidInput
@@ -155,7 +155,7 @@ def _find(model: str, models_dir: Path | None) -> Path:
         return path
     directory = Path(model).expanduser()
     if "/" in model and directory.is_dir():
-        missing = [name for name in WHISPER_FILES if not (directory / name).is_file()]
+        missing = missing_files(directory)
         raise EngineUnavailable(f"{directory} is no complete faster-whisper model: {', '.join(missing)} missing.")
     if model in KNOWN_MODELS:
         raise EngineUnavailable(f"The Whisper model {model} is not on this machine: run `aperta models pull {model}`.")

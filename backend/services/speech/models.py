@@ -146,6 +146,19 @@ class Models:
             raise InvalidInput(f"No model on this disk knows the language {language!r}: {REMEDY}.")
         return known
 
+    def found_for(self, chosen: str, options: TranscribeOptions) -> SpeechModel:
+        """The model that was chosen for a recording; if it has left the disk since, another one, unless the request
+        named it.
+
+        Raises:
+            ModelMissing: the request named it.
+            InvalidInput: no other one knows the language.
+        """
+        try:
+            return self.get(chosen)
+        except ModelMissing:
+            return self.asked_for(options) or self.best(options.language)
+
     def identifier(self, preferred: SpeechModel | None) -> SpeechModel | None:
         """The model that tells which language is spoken: the one that is going to be used, one in memory, or the
         smallest that can; None if none can."""

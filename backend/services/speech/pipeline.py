@@ -146,7 +146,7 @@ class SpeechPipeline:
             heard = replace(
                 options, transcribe=replace(options.transcribe, language=choice.language, model=choice.model)
             )
-            async with self._transcriber(self.models.get(choice.model)) as transcriber:
+            async with self._leased(self.models.found_for(choice.model, options.transcribe)) as transcriber:
                 transcriber.check(heard.transcribe)
                 hear = self._hear_tracks if facts.tracks > 1 else self._hear
                 return EngineOutput(facts, choice, *await hear(transcriber, samples, heard, steps))
@@ -159,7 +159,7 @@ class SpeechPipeline:
         return await anyio.to_thread.run_sync(run, limiter=self._asr_limiter)
 
     @asynccontextmanager
-    async def _transcriber(self, model: SpeechModel) -> AsyncIterator[Transcriber]:
+    async def _leased(self, model: SpeechModel) -> AsyncIterator[Transcriber]:
         """A model that stays in memory inside the block."""
         lease = self.models.lease(model)
         transcriber = await anyio.to_thread.run_sync(lease.__enter__, limiter=self._load_limiter)
