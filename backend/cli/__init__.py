@@ -114,6 +114,9 @@ def process(
     min_speakers: Annotated[int | None, typer.Option(min=1, help="At least this many speakers.")] = None,
     max_speakers: Annotated[int | None, typer.Option(min=1, help="At most this many speakers.")] = None,
     channels: Annotated[Channels, typer.Option(help="separate: each channel is a speaker.")] = Channels.MIX,
+    audio_stream: Annotated[
+        int | None, typer.Option(min=0, help="The only audio track to listen to, counted from 0.")
+    ] = None,
     prompt: Annotated[str | None, typer.Option(help="What the recording is about.")] = None,
     hotwords: Annotated[str | None, typer.Option(help="Rare words to expect, separated by spaces.")] = None,
     title: Annotated[str | None, typer.Option(help="A name for the conversation.")] = None,
@@ -129,6 +132,7 @@ def process(
         "min_speakers": min_speakers,
         "max_speakers": max_speakers,
         "channels": channels.value,
+        "audio_stream": audio_stream,
         "prompt": prompt,
         "hotwords": hotwords,
         "title": title,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from backend.domain.transcript import Diarization, SpeakerCount, Transcription
+from backend.domain.transcript import Diarization, Segment, SpeakerCount, Transcription
 from backend.engines.audio.samples import Audio
 from backend.engines.progress import Progress as Progress
 
@@ -44,6 +44,10 @@ class Transcriber(Protocol):
     @property
     def needs_turns(self) -> bool: ...
 
+    @property
+    def may_invent(self) -> bool:
+        """Whether it may write text where nobody speaks, as models do that learned from subtitles."""
+
     def check(self, options: TranscribeOptions) -> None:
         """Refuse what the engine cannot do, before any work is done.
 
@@ -54,6 +58,19 @@ class Transcriber(Protocol):
     def transcribe(
         self, audio: Audio, options: TranscribeOptions, diarization: Diarization | None, progress: Progress
     ) -> Transcription: ...
+
+    def transcribe_spans(
+        self, audio: Audio, spans: Sequence[tuple[float, float]], options: TranscribeOptions, progress: Progress
+    ) -> list[tuple[Segment, ...]]:
+        """What is said in stretches of a recording, each heard by itself and whole; to hear again what was left out.
+
+        Args:
+            spans: start and end in seconds, each at most 30 s long.
+            options: with the language of the recording, if that is known.
+
+        Returns:
+            The segments of each span, without speakers; empty where the engine hears no words.
+        """
 
 
 class Identifier(Protocol):

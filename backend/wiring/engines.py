@@ -123,7 +123,7 @@ def _load_transcriber(config: SpeechConfig, model: SpeechModel) -> Transcriber:
             device=config.asr_device,
             threads=threads(config),
         )
-    from backend.engines.whisper import FasterWhisperTranscriber
+    from backend.engines.whisper.transcriber import FasterWhisperTranscriber
 
     return FasterWhisperTranscriber(
         str(model.path),

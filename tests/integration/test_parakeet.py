@@ -79,9 +79,20 @@ def test_windows_of_unequal_length_give_the_same_words_alone_and_in_a_batch(engi
     """What fills up the shorter one of a batch is not heard."""
     windows = [Window(0.0, 20.0), Window(22.0, 25.0)]
     with as_audio(np.concatenate([vowels(20), silence(2), vowels(3, seed=2)])) as audio:
-        alone = [word for window in windows for word in engine._hear(audio, [window], lambda _: None)]
+        alone = [words for window in windows for words in engine._hear(audio, [window], lambda _: None)]
         together = engine._hear(audio, windows, lambda _: None)
-    assert [(word.text, word.start_s) for word in together] == [(word.text, word.start_s) for word in alone]
+    assert all(together)
+    for words, same in zip(together, alone, strict=True):
+        assert [(word.text, word.start_s) for word in words] == [(word.text, word.start_s) for word in same]
+
+
+def test_stretches_are_heard_again_each_by_itself(engine: ParakeetTranscriber) -> None:
+    with as_audio(np.concatenate([vowels(6), silence(4), vowels(4, seed=3)])) as audio:
+        heard = engine.transcribe_spans(
+            audio, [(0.0, 6.0), (7.0, 9.0), (10.0, 15.0)], TranscribeOptions(), lambda _: None
+        )
+    assert heard[0] and heard[2]
+    assert all(10.0 <= segment.start_s <= segment.end_s <= 14.0 for segment in heard[2])
 
 
 def test_speech_longer_than_a_window_is_heard_to_its_end(run: Run) -> None:

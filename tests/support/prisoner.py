@@ -67,13 +67,13 @@ _RAW = {  # x86-64, arm64
 }
 
 
-def open(recording: Any, *_arguments: object, **_options: object) -> None:
+def open(part: Any, *_arguments: object, **_options: object) -> None:
     """What the decoder calls once it is locked: tries everything, and answers in the decoder's place."""
-    orders = json.loads(recording.read(1_000_000)[4:])
+    orders = json.loads(part.read(1_000_000)[4:])
     [samples] = json.loads(sys.argv[1])["files"]
     attempts = {
         **_files(orders["neighbour"], Path(orders["folder"]), orders["recording"]),
-        **_descriptors(recording._descriptor, samples),
+        **_descriptors(part._recording._descriptor, samples),
         **_network(orders["port"], Path(orders["folder"])),
         **_processes(),
         **{f"call {name}": _raw(name) for name in _RAW},

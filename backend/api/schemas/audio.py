@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -13,10 +12,11 @@ from backend.domain.text import plain
 from backend.domain.transcript import SpeakerCount, Transcript
 from backend.engines.base import TranscribeOptions
 from backend.services.conversations.views import DetailedConversation
+from backend.services.jobs.views import JobView
 from backend.services.processing.service import ProcessOptions
 from backend.services.speech.values import Channels, SpeechOptions
 
-MAX_SPEAKERS = 50
+MAX_SPEAKERS, MAX_STREAM = 50, 99
 
 
 def _blank_is_none(value: object) -> object:
@@ -31,6 +31,9 @@ Blank = BeforeValidator(_blank_is_none)
 
 
 Speakers = Annotated[Annotated[int, Field(ge=1, le=MAX_SPEAKERS)] | None, Blank]
+
+
+StreamNumber = Annotated[Annotated[int, Field(ge=0, le=MAX_STREAM)] | None, Blank]
 
 
 Language = Annotated[str | None, AfterValidator(lambda tag: language_code(tag) if tag else None)]
@@ -74,6 +77,11 @@ class ProcessForm(BaseModel):
     channels: Annotated[Literal["mix", "separate"], BeforeValidator(_blank_is_mix)] = Field(
         "mix", description="`separate`: each channel is one speaker, as in a recorded call"
     )
+    audio_stream: StreamNumber = Field(
+        None,
+        description="The only audio track to listen to, counted from 0. Left out: all of them together, except "
+        "commentaries and other languages than the default track's",
+    )
     prompt: Words = Field(
         None, description="Topic of the recording, with names and terms spelled as they should appear"
     )
@@ -101,9 +109,18 @@ class ProcessForm(BaseModel):
         speech = SpeechOptions(
             transcribe=TranscribeOptions(self.language, self.prompt, self.hotwords, self.model),
             channels=Channels(self.channels),
+            audio_stream=self.audio_stream,
             speakers=SpeakerCount(self.num_speakers, self.min_speakers, self.max_speakers),
         )
         return ProcessOptions(title=self.title, speech=speech)
+
+
+class CoverageOut(BaseModel):
+    """How much of what was said has words in the transcript."""
+
+    speech_s: float = Field(description="Seconds in which somebody speaks", examples=[31.2])
+    without_words_s: float = Field(description="Seconds of speech without words", examples=[0.0])
+    without_words: list[tuple[float, float]] = Field(description="Start and end of those stretches in seconds")
 
 
 class ProcessResponse(BaseModel):
@@ -116,13 +133,14 @@ class ProcessResponse(BaseModel):
     language: str | None = Field(description="ISO 639-1 code; null if there is no speech", examples=["en"])
     engines: dict[str, str] = Field(examples=[{"transcription": "moonshine tiny-en", "diarization": "community-1"}])
     timings_s: dict[str, float] = Field(description="Seconds per stage; parallel stages overlap")
+    coverage: CoverageOut | None = Field(description="How much of the speech has words; null if it was not measured")
     warnings: list[str] = Field(
         description="Deviations from the configuration, for example a fallback to local storage"
     )
 
     @classmethod
-    def from_result(cls, found: DetailedConversation, timings_s: Mapping[str, float]) -> ProcessResponse:
-        """Of a completed conversation."""
+    def from_result(cls, found: DetailedConversation, job: JobView) -> ProcessResponse:
+        """Of a completed conversation and its job."""
         count = found.speaker_count or 0
         speakers = f"{count} speaker{'' if count == 1 else 's'}"
         return cls(
@@ -134,6 +152,7 @@ class ProcessResponse(BaseModel):
             duration_s=found.duration_s or 0.0,
             language=found.language,
             engines=dict(found.engines or {}),
-            timings_s=dict(timings_s),
+            timings_s=dict(job.timings_s),
+            coverage=CoverageOut.model_validate(job.coverage) if job.coverage else None,
             warnings=list(found.warnings or ()),
         )

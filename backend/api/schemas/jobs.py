@@ -20,7 +20,7 @@ class JobOut(BaseModel):
     conversation_id: str = Field(description="Conversation with the result, once there is one")
     status: JobStatus
     stage: str | None = Field(
-        description="decode, identify, diarize, transcribe, attribute or store", examples=["diarize"]
+        description="decode, identify, diarize, transcribe, listen, attribute or store", examples=["diarize"]
     )
     progress: float = Field(ge=0, le=1, description="Fraction done")
     seconds_left: float | None = Field(description="Estimated time left; null while unknown")

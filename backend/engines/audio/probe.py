@@ -15,8 +15,6 @@ from backend.errors import InvalidAudio
 MAX_CHANNELS = 8
 MAX_NAME_LENGTH = 200
 MAX_PROBE_CPU_S = 10.0
-STATED_DURATION = {"flac", "aiff", "w64", "mov,mp4,m4a,3gp,3g2,mj2"}
-"""Demuxers whose header states the length to the sample; others estimate it or leave it out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +27,8 @@ class MediaInfo:
     channels: int
     duration_s: float | None
 
-    @property
-    def stated_duration_s(self) -> float | None:
-        """The claim where the container states the length to the sample."""
-        return self.duration_s if self.format in STATED_DURATION else None
 
-
-def probe(path: Path, allowance: Allowance | None = None) -> MediaInfo:
+def probe(path: Path, allowance: Allowance | None = None, stream: int | None = None) -> MediaInfo:
     """Whether a file is a recording that can be decoded: its first bytes, its container, and one packet of sound.
 
     Takes as long for an hour as for a day; a good beginning does not promise a good end.
@@ -43,6 +36,7 @@ def probe(path: Path, allowance: Allowance | None = None) -> MediaInfo:
     Args:
         path: a local file; the name means nothing, the bytes decide.
         allowance: what the decoder may use; default: confined as far as the machine can.
+        stream: the only audio stream that is of interest, counted from 0.
 
     Raises:
         EmptyAudio: no bytes, or no sound in them.
@@ -51,7 +45,7 @@ def probe(path: Path, allowance: Allowance | None = None) -> MediaInfo:
         EngineUnavailable: the decoder was killed from outside, or cannot be confined as required.
     """
     with (allowance or Allowance()).granted(path) as limits:
-        return read_info(run_decoder({"path": str(path), **limits}, max_cpu_s=MAX_PROBE_CPU_S))
+        return read_info(run_decoder({"path": str(path), "stream": stream, **limits}, max_cpu_s=MAX_PROBE_CPU_S))
 
 
 def read_info(result: Mapping[str, Any]) -> MediaInfo:

@@ -2,11 +2,12 @@
 
 A recording's length must not decide how much memory a server needs, so both branches of the pipeline read windows from
 one spool file; the file has no name, so a killed process leaves nothing behind. The decoding itself happens in a
-separate process (decoder.py).
+separate process (the package decoder).
 """
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -17,10 +18,12 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.domain.losses import Loss, LossKind
 from backend.engines.audio.allowance import Allowance
 from backend.engines.audio.probe import MAX_CHANNELS, MediaInfo, read_info
 from backend.engines.audio.probe import probe as probe
 from backend.engines.audio.process import NONSENSE, run_decoder
+from backend.engines.audio.sameness import distinct, same_channel, same_sound
 from backend.engines.progress import Progress, ignore_progress
 from backend.errors import InvalidAudio
 
@@ -29,9 +32,9 @@ MAX_DECODE_S = 900.0
 MIN_DECODE_S, BYTES_PER_DECODE_S = 20.0, 100_000
 """A small file gets less: the minimum, and a second more for every 100 kB. Speech at 8 kbit/s needs a tenth of that."""
 SAMPLE_TYPES: dict[str, type[np.float32 | np.int16]] = {"flt": np.float32, "s16": np.int16}
-COMPARED_SAMPLES = 60 * SAMPLE_RATE_HZ
-SAME_CHANNEL_DIFFERENCE = 0.01
-"""Two channels are one if their difference has less than this part of their level (codecs make copies differ)."""
+MAX_TRACKS = MAX_CHANNELS
+"""A recording has at most so many channels or streams that are heard apart."""
+MAX_LOSSES, MAX_WORDS_LENGTH = 50, 200
 
 
 class Audio:
@@ -39,6 +42,7 @@ class Audio:
 
     Args:
         file: the samples; closed by `close`.
+        losses: what of the recording is not in them.
         sample_format: how the file holds them: "flt", or "s16" where nothing is lost by it.
     """
 
@@ -47,7 +51,7 @@ class Audio:
         file: IO[bytes],
         n_samples: int,
         info: MediaInfo,
-        damaged_packets: int = 0,
+        losses: tuple[Loss, ...] = (),
         *,
         sample_format: str = "flt",
     ) -> None:
@@ -55,7 +59,7 @@ class Audio:
         self._type = SAMPLE_TYPES[sample_format]
         self.n_samples = n_samples
         self.info = info
-        self.damaged_packets = damaged_packets
+        self.losses = losses
 
     @property
     def duration_s(self) -> float:
@@ -89,22 +93,51 @@ class Audio:
         self.close()
 
 
+class MixedAudio(Audio):
+    """Several streams of one recording, heard together.
+
+    Args:
+        streams: closed with this.
+    """
+
+    def __init__(self, streams: Sequence[Audio]) -> None:
+        first = streams[0]
+        self._streams = streams
+        self.n_samples, self.info, self.losses = first.n_samples, first.info, first.losses
+
+    def read(self, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
+        samples = self._streams[0].read(start, stop)
+        for stream in self._streams[1:]:
+            samples += stream.read(start, stop)
+        return np.clip(samples, -1.0, 1.0, out=samples)
+
+    def close(self) -> None:
+        for stream in self._streams:
+            stream.close()
+
+
 def decode_tracks(
     path: Path,
     *,
     separate: bool,
     max_s: float,
+    stream: int | None = None,
     max_decode_s: float = MAX_DECODE_S,
     spool_dir: Path | None = None,
     allowance: Allowance | None = None,
     progress: Progress = ignore_progress,
 ) -> tuple[Audio, ...]:
-    """Decode the first audio stream of a file to mono 16 kHz: mixed, or one track per distinct channel.
+    """Decode a file to mono 16 kHz: everything mixed, or one track per distinct voice.
+
+    A sample stands where a player plays it: gaps in the recording's own time are silence.
 
     Args:
         path: a local file; the bytes decide what it is, not the name.
-        separate: one track per channel, identical channels once; otherwise one track of all channels mixed.
+        separate: one track per audio stream, or per channel if there is only one; what says the same counts once.
+            Otherwise one track of all channels and streams mixed.
         max_s: stop with `TooLarge` once this many seconds of recording were decoded; headers are not believed.
+        stream: the only audio stream to listen to, counted from 0; default: all that are no translations or
+            commentaries of another.
         max_decode_s: stop with `TooLarge` after this many seconds of computing; a small file gets less.
         spool_dir: where the temporary files for the samples go; default: the system's folder.
         allowance: what the decoder may use; default: confined as far as the machine can.
@@ -117,50 +150,85 @@ def decode_tracks(
         EngineUnavailable: the decoder was killed from outside, or cannot be confined as required.
     """
     max_cpu_s = min(max_decode_s, MIN_DECODE_S + path.stat().st_size / BYTES_PER_DECODE_S)
-    order = {"path": str(path.absolute()), "max_samples": round(max_s * SAMPLE_RATE_HZ)}
+    order = {
+        "path": str(path.absolute()),
+        "separate": separate,
+        "stream": stream,
+        "max_samples": round(max_s * SAMPLE_RATE_HZ),
+    }
     with (allowance or Allowance()).granted(path, progress) as limits:
-        tracks = _decode({**order, **limits}, MAX_CHANNELS if separate else 1, max_cpu_s, spool_dir, progress)
+        tracks, are_channels = _decode({**order, **limits}, max_cpu_s, spool_dir, progress)
     try:
-        return _distinct(tracks, progress)
+        heard = distinct(tracks, same_channel if are_channels else same_sound, progress)
     except BaseException:
         for track in tracks:
             track.close()
         raise
+    return heard if separate or len(heard) == 1 else (MixedAudio(heard),)
 
 
 def _decode(
-    order: Mapping[str, object], max_tracks: int, max_cpu_s: float, spool_dir: Path | None, progress: Progress
-) -> tuple[Audio, ...]:
-    with ExitStack() as files:
+    order: Mapping[str, object], max_cpu_s: float, spool_dir: Path | None, progress: Progress
+) -> tuple[tuple[Audio, ...], bool]:
+    """The tracks, and whether they are the channels of one stream."""
+    with ExitStack() as opened:
         # The files outlive this function inside Audio; on any error they are closed, which also deletes them.
-        spools = [files.enter_context(tempfile.TemporaryFile(dir=spool_dir)) for _ in range(max_tracks)]
-        done = run_decoder(order, max_cpu_s=max_cpu_s, files=spools, progress=progress)
-        info = read_info(done)
-        _check_result(done, spools)
-        _check_length(info, done["n_samples"])
-        tracks = spools[: done["tracks"]]
-        for unused in spools[len(tracks) :]:
-            unused.close()
-        files.pop_all()
-    facts, sample_format = (done["n_samples"], info, done["damaged_packets"]), done["sample_format"]
-    return tuple(Audio(track, *facts, sample_format=sample_format) for track in tracks)
+        files = [opened.enter_context(tempfile.TemporaryFile(dir=spool_dir)) for _ in range(MAX_TRACKS)]
+        done = run_decoder(order, max_cpu_s=max_cpu_s, files=files, progress=progress)
+        info, losses, places = read_info(done), _read_losses(done), _read_places(done, files)
+        for number, unused in enumerate(files):
+            if number not in places:
+                unused.close()
+        opened.pop_all()
+    tracks = [
+        Audio(files[number], done["n_samples"], info, losses, sample_format=sample_format)
+        for number, sample_format in places.items()
+    ]
+    return tuple(tracks), done.get("are_channels") is True
 
 
-def _check_result(done: Mapping[str, Any], files: Sequence[IO[bytes]]) -> None:
+def _read_places(done: Mapping[str, Any], files: Sequence[IO[bytes]]) -> dict[int, str]:
     """Compare what the decoder says it wrote with the files: the recording may have taken it over.
+
+    Returns:
+        The number of each file with samples, and their format.
 
     Raises:
         InvalidAudio
     """
-    numbers = [done.get("tracks"), done.get("n_samples"), done.get("damaged_packets")]
-    if not all(isinstance(number, int) and number >= 0 for number in numbers):
+    try:
+        places, n_samples = {int(number): str(name) for number, name in done["tracks"]}, done["n_samples"]
+        sizes = {_count_samples(files[number], SAMPLE_TYPES[name]) for number, name in places.items()}
+    except (LookupError, TypeError, ValueError) as error:
+        raise InvalidAudio(NONSENSE) from error
+    if not isinstance(n_samples, int) or min(places, default=-1) < 0 or sizes != {n_samples}:
         raise InvalidAudio(NONSENSE)
-    sample_type = SAMPLE_TYPES.get(str(done.get("sample_format")))
-    if sample_type is None or not 1 <= done["tracks"] <= len(files):
-        raise InvalidAudio(NONSENSE)
-    size_bytes = done["n_samples"] * np.dtype(sample_type).itemsize
-    if any(os.fstat(file.fileno()).st_size != size_bytes for file in files[: done["tracks"]]):
-        raise InvalidAudio(NONSENSE)
+    return places
+
+
+def _count_samples(file: IO[bytes], sample_type: type[np.float32 | np.int16]) -> float:
+    return os.fstat(file.fileno()).st_size / np.dtype(sample_type).itemsize
+
+
+def _read_losses(done: Mapping[str, Any]) -> tuple[Loss, ...]:
+    """What the decoder says of losses; users read it, so that neither numbers nor words may be anything.
+
+    Raises:
+        InvalidAudio
+    """
+    try:
+        return tuple(_read_loss(said) for said in done["losses"][:MAX_LOSSES])
+    except (LookupError, TypeError, ValueError, OverflowError) as error:
+        raise InvalidAudio(NONSENSE) from error
+
+
+def _read_loss(said: Mapping[str, Any]) -> Loss:
+    at_s, seconds = float(said["at_s"]), None if said["seconds"] is None else float(said["seconds"])
+    if not math.isfinite(at_s) or not math.isfinite(seconds or 0.0):
+        raise ValueError("a time that is no number")
+    words = "".join(character for character in str(said["what"]) if character.isprintable())
+    size_bytes = int(said["size_bytes"])
+    return Loss(LossKind(said["kind"]), at_s, seconds, int(said["count"]), size_bytes, words[:MAX_WORDS_LENGTH])
 
 
 def _floats(samples: NDArray[Any]) -> NDArray[np.float32]:
@@ -174,43 +242,3 @@ def _mended(samples: NDArray[np.float32]) -> NDArray[np.float32]:
         np.nan_to_num(samples, copy=False, nan=0.0, posinf=1.0, neginf=-1.0)
         np.clip(samples, -1.0, 1.0, out=samples)
     return samples
-
-
-def _check_length(info: MediaInfo, n_samples: int) -> None:
-    """Refuse what is visibly cut off: half a meeting must not pass for a whole one.
-
-    Raises:
-        InvalidAudio
-    """
-    decoded_s = n_samples / SAMPLE_RATE_HZ
-    claimed_s = info.stated_duration_s
-    if claimed_s and decoded_s < 0.98 * claimed_s - 1.0:
-        raise InvalidAudio(
-            f"The file is truncated: its header promises {claimed_s:.1f} s, but only {decoded_s:.1f} s of sound are "
-            "there. Send the whole file, or export what is left as a file of its own."
-        )
-
-
-def _distinct(tracks: Sequence[Audio], progress: Progress) -> tuple[Audio, ...]:
-    """Tracks without those that say the same as one before; their files are closed."""
-    kept: list[Audio] = []
-    for track in tracks:
-        if any(_same(track, other, progress) for other in kept):
-            track.close()
-        else:
-            kept.append(track)
-    return tuple(kept)
-
-
-def _same(one: Audio, other: Audio, progress: Progress) -> bool:
-    difference = level = 0.0
-    for start in range(0, one.n_samples, COMPARED_SAMPLES):
-        progress(1.0)
-        a, b = (track.read(start, start + COMPARED_SAMPLES) for track in (one, other))
-        difference += _energy(a - b)
-        level += (_energy(a) + _energy(b)) / 2
-    return difference <= SAME_CHANNEL_DIFFERENCE**2 * level
-
-
-def _energy(samples: NDArray[np.float32]) -> float:
-    return float(np.dot(samples, samples))

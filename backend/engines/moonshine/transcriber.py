@@ -40,6 +40,7 @@ class MoonshineTranscriber:
 
     name = "moonshine tiny-en"
     needs_turns = True
+    may_invent = True
 
     def __init__(self, threads: int = 1) -> None:
         self._threads = threads
@@ -67,6 +68,14 @@ class MoonshineTranscriber:
             if text
         )
         return Transcription(segments, LANGUAGE if segments else None)
+
+    def transcribe_spans(
+        self, audio: Audio, spans: Sequence[tuple[float, float]], options: TranscribeOptions, progress: Progress
+    ) -> list[tuple[Segment, ...]]:
+        """See the protocol."""
+        self.check(options)
+        texts = self._texts(audio, spans, progress)
+        return [(Segment(*span, text),) if text else () for span, text in zip(spans, texts, strict=True)]
 
     def _texts(self, audio: Audio, spans: Sequence[tuple[float, float]], progress: Progress) -> list[str]:
         """Text of each span. Spans of similar length share a batch, longest first."""

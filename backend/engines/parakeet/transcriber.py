@@ -48,6 +48,7 @@ class ParakeetTranscriber:
     """
 
     needs_turns = False
+    may_invent = True
 
     def __init__(
         self,
@@ -89,25 +90,33 @@ class ParakeetTranscriber:
             InvalidInput: the model does not know the language.
         """
         self.check(options)
-        windows = list(windows_of(audio, progress))
-        words: list[Word] = []
-        for first in range(0, len(windows), self._batch):
-            batch = windows[first : first + self._batch]
-            # The library cannot be interrupted: who cancels need not wait for its end.
-            words += watched(partial(self._hear, audio, batch), progress)
-            progress(min(1.0, batch[-1].end_s / audio.duration_s))
-        progress(1.0)
-        segments = tuple(_segments(words))
+        words = self._words(audio, list(windows_of(audio, progress)), progress)
+        segments = tuple(_segments([word for heard in words for word in heard]))
         return Transcription(segments, options.language if segments else None)
 
-    def _hear(self, audio: Audio, windows: Sequence[Window], _report: Progress) -> list[Word]:
+    def transcribe_spans(
+        self, audio: Audio, spans: Sequence[tuple[float, float]], options: TranscribeOptions, progress: Progress
+    ) -> list[tuple[Segment, ...]]:
+        """See the protocol."""
+        self.check(options)
+        windows = [Window(start_s, min(end_s, audio.duration_s)) for start_s, end_s in spans]
+        return [tuple(_segments(words)) for words in self._words(audio, windows, progress)]
+
+    def _words(self, audio: Audio, windows: Sequence[Window], progress: Progress) -> list[list[Word]]:
+        """The words of each window."""
+        words: list[list[Word]] = []
+        for first in range(0, len(windows), self._batch):
+            # The library cannot be interrupted: who cancels need not wait for its end.
+            words += watched(partial(self._hear, audio, windows[first : first + self._batch]), progress)
+            progress(len(words) / len(windows))
+        progress(1.0)
+        return words
+
+    def _hear(self, audio: Audio, windows: Sequence[Window], _report: Progress) -> list[list[Word]]:
         heard = self._model.recognize([audio.seconds(window.start_s, window.end_s) for window in windows])
         return [
-            word
-            for window, result in zip(windows, heard, strict=True)
-            for word in words_of(
-                result.tokens or (), result.timestamps or (), result.logprobs or (), window.start_s, window.end_s
-            )
+            list(words_of(one.tokens or (), one.timestamps or (), one.logprobs or (), window.start_s, window.end_s))
+            for window, one in zip(windows, heard, strict=True)
         ]
 
 

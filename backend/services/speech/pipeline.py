@@ -14,6 +14,7 @@ import anyio.to_thread
 
 from backend.concurrency.waiting import all_of
 from backend.domain.attribution import attribute, speaker_stats
+from backend.domain.coverage import together
 from backend.domain.transcript import Diarization, Transcription
 from backend.engines.audio.allowance import Allowance
 from backend.engines.audio.probe import MediaInfo
@@ -23,6 +24,7 @@ from backend.engines.base import Diarizer, Progress, TranscribeOptions, Transcri
 from backend.engines.inventory import SpeechModel
 from backend.engines.lazy import Lazy
 from backend.services.speech.choice import choose
+from backend.services.speech.listening import Listened, listen_again
 from backend.services.speech.models import Models
 from backend.services.speech.steps import Steps
 from backend.services.speech.values import (
@@ -139,17 +141,18 @@ class SpeechPipeline:
             TooLarge: longer than MAX_AUDIO_SECONDS.
         """
         await self.check(options.transcribe)
-        samples = _Samples(partial(self._decode, path, options.channels, steps))
+        samples = _Samples(partial(self._decode, path, options, steps))
         try:
             facts = await steps.run("decode", samples.get_facts, RecordingFacts)
             choice = await steps.run("identify", partial(self._choose, samples, options.transcribe, steps), Choice)
-            heard = replace(
+            chosen = replace(
                 options, transcribe=replace(options.transcribe, language=choice.language, model=choice.model)
             )
             async with self._leased(self.models.found_for(choice.model, options.transcribe)) as transcriber:
-                transcriber.check(heard.transcribe)
+                transcriber.check(chosen.transcribe)
                 hear = self._hear_tracks if facts.tracks > 1 else self._hear
-                return EngineOutput(facts, choice, *await hear(transcriber, samples, heard, steps))
+                listened, diarization = await hear(transcriber, samples, chosen, steps)
+            return EngineOutput(facts, choice, listened.transcription, diarization, listened.coverage)
         finally:
             samples.close()
 
@@ -186,15 +189,17 @@ class SpeechPipeline:
             facts.media,
             engines,
             voices,
-            damaged_packets=facts.damaged_packets,
+            losses=facts.losses,
+            coverage=output.coverage,
             warnings=output.choice.warnings,
         )
 
-    async def _decode(self, path: Path, channels: Channels, steps: Steps) -> Recording:
+    async def _decode(self, path: Path, options: SpeechOptions, steps: Steps) -> Recording:
         def run() -> Recording:
             tracks = decode_tracks(
                 path,
-                separate=channels == Channels.SEPARATE,
+                separate=options.channels == Channels.SEPARATE,
+                stream=options.audio_stream,
                 max_s=self._max_audio_s,
                 max_decode_s=self._max_decode_s,
                 spool_dir=self._spool_dir,
@@ -213,8 +218,8 @@ class SpeechPipeline:
 
     async def _hear(
         self, transcriber: Transcriber, samples: _Samples, options: SpeechOptions, steps: Steps
-    ) -> tuple[Transcription, Diarization | None]:
-        """Both branches: side by side, or one after the other if the transcriber needs the turns."""
+    ) -> tuple[Listened, Diarization | None]:
+        """Both branches, side by side or, if the transcriber needs the turns, one by one; then what they left out."""
 
         async def diarize() -> Diarization | None:
             engine = self._diarizer
@@ -241,12 +246,28 @@ class SpeechPipeline:
 
         if transcriber.needs_turns:
             diarization = await diarize()
-            return await transcribe(diarization), diarization
-        return await all_of(transcribe(None), diarize())
+            heard = await transcribe(diarization)
+        else:
+            heard, diarization = await all_of(transcribe(None), diarize())
+
+        async def listen() -> Listened:
+            audio = (await samples.get()).tracks[0]
+            run = partial(
+                listen_again,
+                transcriber,
+                audio,
+                options.transcribe,
+                heard,
+                diarization,
+                lambda _: steps.progress("transcribe", 1.0),
+            )
+            return await anyio.to_thread.run_sync(run, limiter=self._asr_limiter)
+
+        return await steps.run("listen", listen, Listened), diarization
 
     async def _hear_tracks(
         self, transcriber: Transcriber, samples: _Samples, options: SpeechOptions, steps: Steps
-    ) -> tuple[Transcription, Diarization]:
+    ) -> tuple[Listened, Diarization]:
         """Every track by itself; who speaks is known, only when is asked."""
 
         def hear(audio: Audio, number: int, count: int) -> TrackOutput:
@@ -254,8 +275,10 @@ class SpeechPipeline:
                 steps.progress("transcribe", (number + fraction) / count)
 
             turns = tuple(replace(turn, speaker=f"channel {number}") for turn in speech_regions(audio, report))
-            heard = self._transcribe(transcriber, audio, options.transcribe, Diarization(turns, turns), report)
-            return TrackOutput(heard, turns)
+            spoken = Diarization(turns, turns)
+            heard = self._transcribe(transcriber, audio, options.transcribe, spoken, report)
+            listened = listen_again(transcriber, audio, options.transcribe, heard, spoken, lambda _: report(1.0))
+            return TrackOutput(listened.transcription, turns, listened.coverage)
 
         async def work() -> TracksOutput:
             tracks = (await samples.get()).tracks
@@ -276,7 +299,8 @@ class SpeechPipeline:
         ]
         turns = tuple(sorted((turn for track in heard for turn in track.turns), key=lambda turn: turn.start_s))
         language = next((track.transcription.language for track in heard if track.transcription.language), None)
-        return Transcription(tuple(segments), language), Diarization(turns, turns)
+        coverage = together(track.coverage for track in heard)
+        return Listened(Transcription(tuple(segments), language), coverage), Diarization(turns, turns)
 
     def _transcribe(
         self,

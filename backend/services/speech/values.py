@@ -6,15 +6,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from backend.domain.transcript import Diarization, SpeakerCount, SpeakerStats, SpeakerTurn, Transcript, Transcription
+from backend.domain.losses import Loss
+from backend.domain.transcript import (
+    Coverage,
+    Diarization,
+    SpeakerCount,
+    SpeakerStats,
+    SpeakerTurn,
+    Transcript,
+    Transcription,
+)
 from backend.domain.voices import Voice
 from backend.engines.audio.probe import MediaInfo
 from backend.engines.audio.samples import Audio
 from backend.engines.base import TranscribeOptions
 
 StageProgress = Callable[[str, float], None]
-"""Called with a stage's name ("decode", "identify", "diarize", "transcribe", "store") and its fraction done; from any
-thread."""
+"""Called with a stage's name ("decode", "identify", "diarize", "transcribe", "listen", "store") and its fraction done;
+from any thread."""
 
 
 def ignore_progress(_stage: str, _fraction: float) -> None:
@@ -37,7 +46,7 @@ class Recording:
     @property
     def facts(self) -> RecordingFacts:
         first = self.tracks[0]
-        return RecordingFacts(first.duration_s, first.info, len(self.tracks), first.damaged_packets)
+        return RecordingFacts(first.duration_s, first.info, len(self.tracks), first.losses)
 
     def close(self) -> None:
         for track in self.tracks:
@@ -51,15 +60,16 @@ class RecordingFacts:
     duration_s: float
     media: MediaInfo
     tracks: int
-    damaged_packets: int
+    losses: tuple[Loss, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class SpeechOptions:
-    """What the caller knows of a recording."""
+    """What the caller knows of a recording. `audio_stream` is the only one to listen to, counted from 0."""
 
     transcribe: TranscribeOptions = field(default_factory=TranscribeOptions)
     channels: Channels = Channels.MIX
+    audio_stream: int | None = None
     speakers: SpeakerCount = field(default_factory=SpeakerCount)
 
 
@@ -77,8 +87,9 @@ class SpeechResult:
     media: MediaInfo
     engines: dict[str, str]
     voices: Mapping[str, Voice] = field(default_factory=dict)
-    damaged_packets: int = 0
+    losses: tuple[Loss, ...] = ()
     warnings: tuple[str, ...] = ()
+    coverage: Coverage = field(default_factory=Coverage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +115,14 @@ class EngineOutput:
     choice: Choice
     transcription: Transcription
     diarization: Diarization | None
+    coverage: Coverage = field(default_factory=Coverage)
 
 
 @dataclass(frozen=True, slots=True)
 class TrackOutput:
     transcription: Transcription
     turns: tuple[SpeakerTurn, ...]
+    coverage: Coverage = field(default_factory=Coverage)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""The program that reads recordings, and its parts. Nothing outside this room imports them."""
