@@ -61,9 +61,9 @@ def check_model(
 ) -> None:
     """Measure a model on this machine: speed, memory, and word errors if you know what is said. Stores nothing."""
     from backend.domain.languages.codes import language_code
-    from backend.domain.word_errors import count_word_errors
     from backend.engines.base import TranscribeOptions
     from backend.services.speech.check import measure
+    from backend.services.speech.word_errors import count_word_errors
     from backend.wiring.engines import open_models
 
     with plain_errors():

