@@ -25,7 +25,7 @@ help: ## List the targets
 
 run: .venv/.installed ## Install if needed, migrate the database, serve on http://127.0.0.1:8000
 	@.venv/bin/aperta migrate
-	@exec .venv/bin/aperta serve
+	@exec .venv/bin/aperta serve --auto-pull
 
 test: .venv/.installed-dev .venv-swift/.installed ## Run the tests (PYTEST_ARGS="-k name" to choose)
 	.venv/bin/python -m pytest -n $(TESTERS) --dist loadfile $(PYTEST_ARGS)

@@ -19,6 +19,7 @@ if __name__ == "__main__":
     os.chdir(ROOT)
     sys.path[0] = str(ROOT)
 
+import anyio.to_thread
 import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
@@ -38,6 +39,7 @@ from backend.config import Settings, describe_invalid_settings, read_settings
 from backend.domain.access.addresses import find_address, is_loopback
 from backend.errors import AppError, InvalidInput
 from backend.permissions import close_process
+from backend.wiring.engines import first_model
 from backend.wiring.services import Services, open_services
 
 logger = logging.getLogger("backend.main")  # also when run as a file
@@ -96,12 +98,16 @@ async def _running(app: FastAPI, services: Services, stop: Callable[[], None]) -
     await _announce(services)
     await services.runner.start()
 
+    first = first_model(app.state.settings.speech, services.speech.models)
+
     async def warm() -> None:
         if app.state.settings.workers == "none":
             return  # the models are the workers' business
         try:
             await services.speech.warm()
             logger.info("ready: the models are loaded")
+            if first:
+                first.start()
         except Exception as error:
             app.state.warm_error = error
             logger.critical("the models cannot be loaded: %s", error)
@@ -113,6 +119,8 @@ async def _running(app: FastAPI, services: Services, stop: Callable[[], None]) -
     finally:
         warming.cancel()
         await asyncio.gather(warming, return_exceptions=True)
+        if first:
+            await anyio.to_thread.run_sync(first.stop)
 
 
 async def _announce(services: Services) -> None:

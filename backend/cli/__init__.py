@@ -60,6 +60,9 @@ def serve(
     workers: Annotated[
         Workers | None, typer.Option(help="embedded: process recordings here; none: leave that to `aperta worker`.")
     ] = None,
+    auto_pull: Annotated[
+        bool, typer.Option("--auto-pull", help="Unless MODELS_AUTO_PULL is set, fetch Whisper base in the background.")
+    ] = False,
     make_key: Annotated[
         Path | None,
         typer.Option(help="Without API_KEYS, use the key in this file; if there is none, make one and print it."),
@@ -72,6 +75,10 @@ def serve(
         settings = read_settings()
         if make_key and settings.api_keys is None and not settings.allow_no_keys:
             settings = settings.model_copy(update={"api_keys": SecretStr(first_key(make_key))})
+        if auto_pull and settings.speech.models_auto_pull is None:
+            settings = settings.model_copy(
+                update={"speech": settings.speech.model_copy(update={"models_auto_pull": True})}
+            )
         asked = (("host", host), ("port", port), ("workers", workers and workers.value))
         run_server(settings.model_copy(update={name: value for name, value in asked if value is not None}))
 

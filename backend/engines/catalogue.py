@@ -15,13 +15,21 @@ from typing import Literal
 
 from backend.errors import EngineUnavailable, NotFound
 
-Kind = Literal["whisper", "pyannote", "embedded"]
+Kind = Literal["whisper", "parakeet", "parakeet-int8", "pyannote", "embedded"]
 
 WHISPER_FILES = ("model.bin", "config.json", "tokenizer.json")
 WHISPER_VOCABULARIES = ("vocabulary.txt", "vocabulary.json")
 PIPELINE_FILE = "config.yaml"
 FILES: Mapping[Kind, Sequence[str]] = {
     "whisper": ("config.json", "tokenizer.json", *WHISPER_VOCABULARIES, "preprocessor_config.json", "model.bin"),
+    "parakeet-int8": ("config.json", "vocab.txt", "decoder_joint-model.int8.onnx", "encoder-model.int8.onnx"),
+    "parakeet": (
+        "config.json",
+        "vocab.txt",
+        "decoder_joint-model.onnx",
+        "encoder-model.onnx.data",
+        "encoder-model.onnx",
+    ),
     "pyannote": (
         "plda/plda.npz",
         "plda/xvec_transform.npz",
@@ -31,6 +39,7 @@ FILES: Mapping[Kind, Sequence[str]] = {
     ),
 }
 """Every file that a model of a kind may have, the one that makes it complete last."""
+TRANSCRIPTION_KINDS: tuple[Kind, ...] = ("whisper", "parakeet-int8", "parakeet")
 EMBEDDED_PACKAGE = "moonshine-voice==0.0.71"
 
 
@@ -88,6 +97,8 @@ _CATALOGUE = (
     KnownModel("distil-large-v3.5", "whisper", "distil-whisper/distil-large-v3.5-ct2", 1_520),
     KnownModel("large-v3", "whisper", "Systran/faster-whisper-large-v3", 3_090),
     KnownModel("large-v3-turbo", "whisper", "mobiuslabsgmbh/faster-whisper-large-v3-turbo", 1_620),
+    KnownModel("parakeet-v3", "parakeet-int8", "istupakov/parakeet-tdt-0.6b-v3-onnx", 671, "CC-BY-4.0"),
+    KnownModel("parakeet-v3-full", "parakeet", "istupakov/parakeet-tdt-0.6b-v3-onnx", 2_550, "CC-BY-4.0"),
     KnownModel("community-1", "pyannote", "pyannote/speaker-diarization-community-1", 34, "CC-BY-4.0"),
     KnownModel("moonshine-tiny-en", "embedded", EMBEDDED_PACKAGE, 44),
     KnownModel("community-1-onnx", "embedded", EMBEDDED_PACKAGE, 9, "CC-BY-4.0"),
@@ -95,7 +106,7 @@ _CATALOGUE = (
 KNOWN_MODELS = {model.name: model for model in _CATALOGUE}
 
 _ALIASES = {"turbo": "large-v3-turbo", "large": "large-v3"}
-_ALIASES |= {model.repo: model.name for model in _CATALOGUE if model.kind != "embedded"}
+_ALIASES |= {model.repo: model.name for model in _CATALOGUE if model.kind in ("whisper", "pyannote")}
 
 WHISPER_PREFERENCE = tuple(model.name for model in reversed(_CATALOGUE) if model.kind == "whisper")
 
@@ -138,15 +149,36 @@ def get_embedded() -> Path:
     return package
 
 
-def own_whispers(models_dir: Path | None) -> list[Path]:
-    """Complete Whisper models in `models_dir` that are not in the catalogue."""
-    return [path for path in _subdirectories(models_dir) if path.name not in KNOWN_MODELS and _is_whisper(path)]
+def missing_files(path: Path) -> list[str]:
+    """What a directory lacks to be a Whisper model."""
+    missing = [name for name in WHISPER_FILES if not (path / name).is_file()]
+    if not any((path / name).is_file() for name in WHISPER_VOCABULARIES):
+        missing.append(" or ".join(WHISPER_VOCABULARIES))
+    return missing
+
+
+def own_models(models_dir: Path | None) -> list[Path]:
+    """Complete transcription models in `models_dir` that are not in the catalogue."""
+    own = [path for path in _subdirectories(models_dir) if path.name not in KNOWN_MODELS]
+    return [path for path in own if kind_of(path)]
+
+
+def kind_of(path: Path) -> Kind | None:
+    """What kind of transcription model a directory holds, if it holds a complete one."""
+    return next((kind for kind in TRANSCRIPTION_KINDS if is_complete(kind, path)), None)
+
+
+def files_bytes(kind: Kind, path: Path) -> int:
+    """Size of the files that a model of this kind uses; other models may be in the same directory."""
+    return sum((path / name).stat().st_size for name in FILES[kind] if (path / name).is_file())
 
 
 def list_models(models_dir: Path | None = None) -> list[ModelStatus]:
     """List the catalogue with paths of models on disk, then other Whisper models in `models_dir`."""
     return [_status(known, find_known(known, models_dir)) for known in _CATALOGUE] + [
-        ModelStatus(path.name, "whisper", "", "", size_bytes(path), path) for path in own_whispers(models_dir)
+        ModelStatus(path.name, kind, "", "", files_bytes(kind, path), path)
+        for path in own_models(models_dir)
+        if (kind := kind_of(path))
     ]
 
 
@@ -171,7 +203,7 @@ def find_known(known: KnownModel, models_dir: Path | None = None) -> Path | None
     """The directory of a complete model of the catalogue, or None. No network."""
     if known.kind == "embedded":
         return find_embedded()
-    return (find_whisper if known.kind == "whisper" else find_pyannote)(known.name, models_dir)
+    return next((path for path in _places(known.name, models_dir) if is_complete(known.kind, path)), None)
 
 
 def place_for(known: KnownModel, models_dir: Path | None) -> Path:
@@ -194,11 +226,13 @@ def make_main(known: KnownModel) -> None:
 
 def is_complete(kind: Kind, path: Path) -> bool:
     """Whether a directory holds every file that a model of its kind needs."""
-    return _is_pipeline(path) if kind == "pyannote" else _is_whisper(path)
+    if kind == "pyannote":
+        return _is_pipeline(path)
+    return _is_whisper(path) if kind == "whisper" else all((path / name).is_file() for name in FILES[kind])
 
 
 def _status(known: KnownModel, path: Path | None) -> ModelStatus:
-    found_bytes = size_bytes(path) if path and known.kind != "embedded" else known.size_mb * 1_000_000
+    found_bytes = files_bytes(known.kind, path) if path and known.kind in FILES else known.size_mb * 1_000_000
     return ModelStatus(known.name, known.kind, known.repo, known.licence, found_bytes, path)
 
 
@@ -237,8 +271,7 @@ def _hub_cache() -> Path:
 
 def _is_whisper(path: Path) -> bool:
     # Without tokenizer.json the engine would fetch one from the hub in the middle of a request.
-    files = all((path / name).is_file() for name in WHISPER_FILES)
-    return files and any((path / name).is_file() for name in WHISPER_VOCABULARIES)
+    return not missing_files(path)
 
 
 def _is_pipeline(path: Path) -> bool:

@@ -13,24 +13,36 @@ from pathlib import Path
 from typing import Literal
 
 from backend.engines.catalogue import (
+    KNOWN_MODELS,
     WHISPER_PREFERENCE,
     WHISPER_VOCABULARIES,
+    Kind,
+    files_bytes,
     find_embedded,
     find_in_catalogue,
+    find_known,
     find_whisper,
-    own_whispers,
+    kind_of,
+    own_models,
     size_bytes,
 )
 
-Engine = Literal["faster-whisper", "moonshine", ""]
+Engine = Literal["faster-whisper", "parakeet", "moonshine", ""]
 
 MOONSHINE = "moonshine"
+PARAKEET_FULL = "parakeet-v3-full"
+PARAKEETS = (PARAKEET_FULL, "parakeet-v3")
+PARAKEET_LANGUAGES = frozenset(
+    {"bg", "cs", "da", "de", "el", "en", "es", "et", "fi", "fr", "hr", "hu", "it"}
+    | {"lt", "lv", "mt", "nl", "pl", "pt", "ro", "ru", "sk", "sl", "sv", "uk"}
+)
+"""Those of parakeet-tdt-0.6b-v3, by its model card."""
 _CATALOGUE_NAMES = {MOONSHINE: "moonshine-tiny-en"}
 _BEFORE = WHISPER_PREFERENCE.index("tiny")
-PREFERENCE = (*WHISPER_PREFERENCE[:_BEFORE], MOONSHINE, *WHISPER_PREFERENCE[_BEFORE:])
+PREFERENCE = (*PARAKEETS, *WHISPER_PREFERENCE[:_BEFORE], MOONSHINE, *WHISPER_PREFERENCE[_BEFORE:])
 """From the lowest published error rate up; of one size the multilingual model comes first."""
 
-_WORD_TIMES = frozenset({"faster-whisper"})
+_WORD_TIMES = frozenset({"faster-whisper", "parakeet"})
 _LANGUAGE_TOKEN = re.compile(r"<\|([a-z]{2,3})\|>")
 
 
@@ -85,7 +97,7 @@ def transcription_models(models_dir: Path | None = None, also: str | None = None
         also: a Whisper model by directory or hub repository, where settings name one.
     """
     found = [model for name in PREFERENCE if (model := _find(name, models_dir))]
-    found += [_whisper(path.name, path) for path in own_whispers(models_dir)]
+    found += [_own(path) for path in own_models(models_dir)]
     if also and find_in_catalogue(also) is None and (path := find_whisper(also, models_dir)):
         found.append(_whisper(name_of(also), path))
     return list({model.name: model for model in found}.values())
@@ -102,8 +114,24 @@ def _find(name: str, models_dir: Path | None) -> SpeechModel | None:
         package = find_embedded()
         assets = package / "assets" / "tiny-en" if package else None
         return SpeechModel(MOONSHINE, "moonshine", assets, size_bytes(assets), frozenset({"en"})) if assets else None
+    if name in PARAKEETS:
+        known = KNOWN_MODELS[name]
+        path = find_known(known, models_dir)
+        return _parakeet(name, path, known.kind, PARAKEET_LANGUAGES) if path else None
     path = find_whisper(name, models_dir)
     return _whisper(name, path) if path else None
+
+
+def _own(path: Path) -> SpeechModel:
+    """A model of the user's own, of which only the files tell what it is."""
+    kind = kind_of(path)
+    if kind is None or kind == "whisper":
+        return _whisper(path.name, path)
+    return _parakeet(path.name, path, kind, frozenset())
+
+
+def _parakeet(name: str, path: Path, kind: Kind, languages: frozenset[str]) -> SpeechModel:
+    return SpeechModel(name, "parakeet", path, files_bytes(kind, path), languages)
 
 
 def _whisper(name: str, path: Path) -> SpeechModel:

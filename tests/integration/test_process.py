@@ -165,8 +165,9 @@ async def test_options_reach_the_engines(settings: Settings, recording: Path) ->
             client, recording, language="DE", prompt="Aperta", hotwords="pyannote", min_speakers="2", max_speakers="4"
         )
         assert answer.status_code == 200
-    transcriber, diarizer = speech._transcriber.get(), speech._diarizer.get()  # type: ignore[union-attr]
-    options = transcriber.options[0]  # type: ignore[attr-defined]
+    diarizer = speech._diarizer.get()  # type: ignore[union-attr]
+    with speech.models.lease(speech.models.default) as transcriber:
+        options = transcriber.options[0]  # type: ignore[attr-defined]
     assert (options.language, options.prompt, options.hotwords) == ("de", "Aperta", "pyannote")
     speakers = diarizer.speakers[0]  # type: ignore[attr-defined]
     assert (speakers.exact, speakers.minimum, speakers.maximum) == (None, 2, 4)

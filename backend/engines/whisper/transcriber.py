@@ -19,7 +19,7 @@ from backend.domain.transcript import Diarization, Segment, SpeakerTurn, Transcr
 from backend.engines.audio.samples import SAMPLE_RATE_HZ, Audio
 from backend.engines.audio.vad import speech_regions
 from backend.engines.base import LanguageGuess, Progress, TranscribeOptions
-from backend.engines.catalogue import KNOWN_MODELS, WHISPER_FILES, find_whisper
+from backend.engines.catalogue import KNOWN_MODELS, WHISPER_FILES, find_whisper, missing_files
 from backend.engines.identification import identify
 from backend.engines.progress import watched
 from backend.engines.whisper.decoding import BatchDecoder, features_of
@@ -195,7 +195,7 @@ def _find(model: str, models_dir: Path | None) -> Path:
         return path
     directory = Path(model).expanduser()
     if "/" in model and directory.is_dir():
-        missing = [name for name in WHISPER_FILES if not (directory / name).is_file()]
+        missing = missing_files(directory)
         raise EngineUnavailable(f"{directory} is no complete faster-whisper model: {', '.join(missing)} missing.")
     if model in KNOWN_MODELS:
         raise EngineUnavailable(f"The Whisper model {model} is not on this machine: run `aperta models pull {model}`.")

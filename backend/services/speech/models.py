@@ -45,6 +45,7 @@ class Models:
         default: the name of the model for requests that name none, or `auto`.
         memory_bytes: as for `Shelf`.
         idle_s: as for `Shelf`; the model that a request without a language would get stays.
+        look_again_s: how old a look at the disk may be.
     """
 
     def __init__(
@@ -55,11 +56,14 @@ class Models:
         default: str = AUTO,
         memory_bytes: int,
         idle_s: float,
+        look_again_s: float = LOOK_AGAIN_S,
     ) -> None:
         self._find = find
         self._load = load
         self._default = default
         self._shelf: Shelf[Transcriber] = Shelf(memory_bytes=memory_bytes, idle_s=idle_s, keeps=self._is_default)
+        self._warm = False
+        self._look_again_s = look_again_s
         self._lock = threading.Lock()
         self._worked: dict[str, tuple[float, float]] = {}
         self._seen: tuple[float, Sequence[SpeechModel]] = (-math.inf, ())
@@ -74,11 +78,8 @@ class Models:
 
     @property
     def ready(self) -> bool:
-        """Whether the model for a request that names none is in memory."""
-        try:
-            return self.default.name in self._shelf.loaded
-        except EngineUnavailable:
-            return False
+        """Whether `warm` has loaded a model; a better one that arrives later is loaded beside requests."""
+        return self._warm
 
     @property
     def default(self) -> SpeechModel:
@@ -93,7 +94,7 @@ class Models:
     def warm(self) -> None:
         """Load the default model. Raises EngineUnavailable, ModelMissing."""
         with self.lease(self.default):
-            pass
+            self._warm = True
 
     def lease(self, model: SpeechModel) -> AbstractContextManager[Transcriber]:
         """A model for as long as the block lasts; enter it off the event loop.
@@ -146,6 +147,19 @@ class Models:
             raise InvalidInput(f"No model on this disk knows the language {language!r}: {REMEDY}.")
         return known
 
+    def found_for(self, chosen: str, options: TranscribeOptions) -> SpeechModel:
+        """The model that was chosen for a recording; if it has left the disk since, another one, unless the request
+        named it.
+
+        Raises:
+            ModelMissing: the request named it.
+            InvalidInput: no other one knows the language.
+        """
+        try:
+            return self.get(chosen)
+        except ModelMissing:
+            return self.asked_for(options) or self.best(options.language)
+
     def identifier(self, preferred: SpeechModel | None) -> SpeechModel | None:
         """The model that tells which language is spoken: the one that is going to be used, one in memory, or the
         smallest that can; None if none can."""
@@ -186,7 +200,7 @@ class Models:
         """What is on this disk, looked at again after a moment: a model that was just fetched needs no new start."""
         now = time.monotonic()
         looked_at, found = self._seen
-        if now - looked_at > LOOK_AGAIN_S:
+        if now - looked_at > self._look_again_s:
             found = self._find()
             self._seen = (now, found)
         return found

@@ -43,6 +43,7 @@ ATTRIBUTION = (
     "Speaker diarization: pyannote community-1 by pyannote, CC BY 4.0",
     "Built-in English transcription: Moonshine tiny-en by Useful Sensors, MIT",
     "Whisper models by OpenAI, MIT, where configured",
+    "Parakeet models by NVIDIA, CC BY 4.0, where configured",
 )
 
 
@@ -147,7 +148,7 @@ class SpeechPipeline:
             chosen = replace(
                 options, transcribe=replace(options.transcribe, language=choice.language, model=choice.model)
             )
-            async with self._transcriber(self.models.get(choice.model)) as transcriber:
+            async with self._leased(self.models.found_for(choice.model, options.transcribe)) as transcriber:
                 transcriber.check(chosen.transcribe)
                 hear = self._hear_tracks if facts.tracks > 1 else self._hear
                 listened, diarization = await hear(transcriber, samples, chosen, steps)
@@ -161,7 +162,7 @@ class SpeechPipeline:
         return await anyio.to_thread.run_sync(run, limiter=self._asr_limiter)
 
     @asynccontextmanager
-    async def _transcriber(self, model: SpeechModel) -> AsyncIterator[Transcriber]:
+    async def _leased(self, model: SpeechModel) -> AsyncIterator[Transcriber]:
         """A model that stays in memory inside the block."""
         lease = self.models.lease(model)
         transcriber = await anyio.to_thread.run_sync(lease.__enter__, limiter=self._load_limiter)

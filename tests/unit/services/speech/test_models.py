@@ -12,7 +12,7 @@ from backend.engines.inventory import SpeechModel
 from backend.engines.lazy import Lazy
 from backend.engines.scripted import ScriptedTranscriber
 from backend.errors import EngineUnavailable, InvalidInput
-from backend.services.speech.models import LOOK_AGAIN_S, Models
+from backend.services.speech.models import Models
 
 MOONSHINE = SpeechModel("moonshine", "moonshine", Path(), 10, frozenset({"en"}))
 BASE = SpeechModel("base", "faster-whisper", Path(), 10, frozenset({"en", "de"}), identifies=True)
@@ -55,13 +55,12 @@ def test_the_states_say_what_is_loaded_and_how_fast_it_was() -> None:
     ]
 
 
-def test_a_model_that_was_just_fetched_is_seen_without_a_new_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_was_just_fetched_is_seen_without_a_new_start() -> None:
     there = [MOONSHINE]
-    found = Models(lambda: list(there), lambda _: ScriptedTranscriber(Transcription(())), memory_bytes=10, idle_s=0)
+    engine = ScriptedTranscriber(Transcription(()))
+    found = Models(lambda: list(there), lambda _: engine, memory_bytes=10, idle_s=0, look_again_s=0)
     assert found.default == MOONSHINE
     there.insert(0, BASE)
-    now = __import__("time").monotonic()
-    monkeypatch.setattr("time.monotonic", lambda: now + LOOK_AGAIN_S + 1)
     assert found.default == BASE
 
 
