@@ -34,8 +34,8 @@ class LanguageGuess:
 class Transcriber(Protocol):
     """Audio to text.
 
-    An engine that has no word times sets `needs_turns`; it is then given the exclusive speaker turns and returns one
-    segment per stretch of one speaker, already labelled, so attribution is right by construction.
+    An engine that cuts the recording by who speaks sets `needs_turns`; it is then given the diarization. Words with
+    times are attributed by them; an engine that has none labels its segments with a speaker.
     """
 
     @property

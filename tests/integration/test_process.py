@@ -71,7 +71,7 @@ async def test_the_answer_says_who_said_what_and_where_it_is(client: httpx.Async
     assert body["transcript"]["speaker_count"] == 2
     assert body["transcript"]["formatted_transcript"] == "Speaker 1: Good morning.\nSpeaker 2: Hello."
     first = body["transcript"]["segments"][0]
-    assert (first["start"], first["end"], first["speaker"], first["text"]) == (0.1, 0.8, "Speaker 1", "Good morning.")
+    assert (first["start"], first["end"], first["speaker"], first["text"]) == (0.0, 1.0, "Speaker 1", "Good morning.")
     assert first["words"][0] == {"word": "Good", "start": 0.1, "end": 0.4, "probability": 0.9}
     stats = body["transcript"]["speaker_stats"]
     assert list(stats) == ["Speaker 1", "Speaker 2"]
