@@ -29,10 +29,11 @@ RATES = {
     "segment_der": "DER % (segments)",
     "segment_der25": "± 0.25 s",
     "wer": "WER %",
+    "dropped": "dropped %",
     "cpwer": "cpWER %",
 }
 HEAD = ("recording", "pipeline", "seconds", "speakers", *RATES.values())
-OUR_CODE = ("domain/*.py", "engines/*.py", "services/speech.py")
+OUR_CODE = ("domain/**/*.py", "engines/**/*.py", "services/speech/**/*.py")
 
 
 @dataclass(frozen=True, slots=True)

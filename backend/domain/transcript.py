@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +73,42 @@ class Transcription:
 
 
 @dataclass(frozen=True, slots=True)
+class Coverage:
+    """How much of what was said has words: seconds of speech, seconds of it without words, and where those are."""
+
+    speech_s: float = 0.0
+    without_words_s: float = 0.0
+    without_words: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class SpeakerStats:
     speaking_time_s: float
     share: float
     word_count: int
     segment_count: int
+
+
+class SpeakerRecord(Protocol):
+    """What rows and manifests keep of a speaker."""
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def display_name(self) -> str | None: ...
+
+    @property
+    def speaking_time_s(self) -> float: ...
+
+    @property
+    def share(self) -> float: ...
+
+    @property
+    def word_count(self) -> int: ...
+
+    @property
+    def segment_count(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +117,11 @@ class NamedSpeaker(SpeakerStats):
 
     label: str
     display_name: str | None = None
+
+    @classmethod
+    def copied(cls, record: SpeakerRecord) -> NamedSpeaker:
+        """The speaker that a record describes."""
+        return cls(**{item.name: getattr(record, item.name) for item in fields(cls)})
 
     @property
     def name(self) -> str:

@@ -22,6 +22,7 @@ from backend.services.speech.values import SpeechOptions, SpeechResult
 from backend.wiring.engines import open_speech
 from tests.conftest import SAMPLE
 from tests.support.media import decode, silence, tone, write
+from tests.support.sounds import wordless_sounds
 
 RATE_HZ = 16_000
 
@@ -58,6 +59,12 @@ async def test_the_sample_has_its_three_speakers_and_most_words_right(speech: Sp
     wanted = " ".join(words for *_, words in said()).lower().split()
     assert len(set(wanted) & set(heard)) > 0.65 * len(set(wanted))
     assert result.transcript.language == "en"
+
+
+async def test_all_speech_of_the_sample_has_words(speech: SpeechPipeline) -> None:
+    coverage = (await run(speech, SAMPLE)).coverage
+    assert coverage.speech_s > 25
+    assert coverage.without_words_s == 0
 
 
 async def test_the_same_recording_gives_the_same_transcript(speech: SpeechPipeline) -> None:
@@ -103,6 +110,15 @@ async def test_where_nobody_speaks_the_transcript_is_empty(
 ) -> None:
     result = await run(speech, write(tmp_path / "sound.wav", sound))
     assert result.transcript.segments == () and result.transcript.speakers == () and result.stats == {}
+
+
+async def test_sounds_that_pass_for_voices_have_no_words(speech: SpeechPipeline, tmp_path: Path) -> None:
+    sounds = wordless_sounds(6.0, seed=2)
+    chosen = ("ring-back tone", "European ring-back tone", "siren", "humming", "plucked tune")
+    joined = np.concatenate([part for name in chosen for part in (sounds[name], silence(2.0)[0])])
+    result = await run(speech, write(tmp_path / "sounds.wav", joined[None]))
+    assert result.transcript.segments == ()
+    assert result.coverage.without_words_s == 0
 
 
 @pytest.mark.parametrize(("rate_hz", "codec"), [(8_000, "pcm_mulaw"), (48_000, "pcm_s24le")])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -12,11 +12,14 @@ from backend.engines.progress import Progress
 
 SAMPLE_RATE_HZ = 16_000
 COMPARED_SAMPLES = 60 * SAMPLE_RATE_HZ
-COMPARED_AT_ONCE = SAMPLE_RATE_HZ // 10
+PARTS_OF_SECOND = 10
+COMPARED_AT_ONCE = SAMPLE_RATE_HZ // PARTS_OF_SECOND
 """Gain and polarity are found anew for so many samples."""
-SAME_CHANNEL_DIFFERENCE = 0.01
+SAME_CHANNEL_DIFFERENCE = 0.1
 """Two channels are one if no more than this part of the level remains when one is taken from the other, whatever its
-gain and polarity (codecs make copies differ)."""
+gain and polarity: lossy codecs leave up to half of it."""
+OWN_SHARE, LOUD_SHARE = 0.25, 0.01
+"""A second with this share of energy of its own, and no less than this share of the mean energy, is another voice."""
 WINDOW_SAMPLES, MAX_LAG_SAMPLES, WINDOWS = 4 * SAMPLE_RATE_HZ, SAMPLE_RATE_HZ // 5, 8
 SAME_SOUND_CORRELATION = 0.8
 """Two tracks are one if they correlate so at some lag, wherever either is loud. Copies in low bit rates reach 0.9; what
@@ -50,23 +53,37 @@ def distinct(tracks: Sequence[T], same: Same, progress: Progress) -> tuple[T, ..
 
 def same_channel(one: Track, other: Track, progress: Progress) -> bool:
     """Whether one channel is a copy of the other, sample by sample; gain and polarity may change on the way."""
-    energy = remainder = 0.0
-    for start in range(0, one.n_samples, COMPARED_SAMPLES):
+    seconds = [
+        _compare(*(track.read(start, start + COMPARED_SAMPLES) for track in (one, other)))
+        for start in _told(range(0, one.n_samples, COMPARED_SAMPLES), progress)
+    ]
+    one_energy, other_energy, remainder = np.concatenate(seconds, axis=1)
+    if not other_energy.any():
+        return not one_energy.any()
+    is_loud = other_energy >= LOUD_SHARE * other_energy.mean()
+    has_other_voice = bool((is_loud & (remainder > OWN_SHARE * other_energy)).any())
+    return not has_other_voice and remainder.sum() <= SAME_CHANNEL_DIFFERENCE**2 * other_energy.sum()
+
+
+def _told(starts: range, progress: Progress) -> Iterator[int]:
+    for start in starts:
         progress(1.0)
-        a, b = (_short(track.read(start, start + COMPARED_SAMPLES)) for track in (one, other))
-        one_energy, other_energy, product = (np.einsum("ij,ij->i", *pair) for pair in ((a, a), (b, b), (a, b)))
-        explained = np.divide(product**2, one_energy, out=np.zeros_like(product), where=one_energy > 0.0)
-        energy += float(other_energy.sum())
-        remainder += float((other_energy - explained).sum())
-        if not other_energy.any() and one_energy.any():
-            remainder += float(one_energy.sum())
-            energy += float(one_energy.sum())
-    return remainder <= SAME_CHANNEL_DIFFERENCE**2 * energy
+        yield start
+
+
+def _compare(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(3, n_seconds): the energies of both, and what remains of the other without the one."""
+    a, b = _short(one), _short(other)
+    one_energy, other_energy, product = (np.einsum("ij,ij->i", *pair) for pair in ((a, a), (b, b), (a, b)))
+    explained = np.divide(product**2, one_energy, out=np.zeros_like(product), where=one_energy > 0.0)
+    values = np.stack([one_energy, other_energy, other_energy - explained])
+    seconds: NDArray[np.float64] = values.reshape(3, -1, PARTS_OF_SECOND).sum(axis=2)
+    return seconds
 
 
 def _short(samples: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(n, COMPARED_AT_ONCE) float64, the last row filled up with silence."""
-    padded = np.zeros(-(-len(samples) // COMPARED_AT_ONCE) * COMPARED_AT_ONCE)
+    """(10 * n_seconds, COMPARED_AT_ONCE) float64, the last second filled up with silence."""
+    padded = np.zeros(-(-len(samples) // SAMPLE_RATE_HZ) * SAMPLE_RATE_HZ)
     padded[: len(samples)] = samples
     return padded.reshape(-1, COMPARED_AT_ONCE)
 

@@ -44,6 +44,7 @@ class MoonshineTranscriber:
 
     name = "moonshine tiny-en"
     needs_turns = True
+    may_invent = True
 
     def __init__(self, threads: int = 1) -> None:
         self._threads = threads
@@ -54,7 +55,7 @@ class MoonshineTranscriber:
         if options.language not in (None, LANGUAGE):
             raise InvalidInput(
                 f"The built-in Moonshine engine only knows English, not '{options.language}'. Fetch a Whisper model "
-                "with `aperta models pull small` and set ASR_ENGINE=faster-whisper."
+                "with `aperta models pull small`."
             )
 
     def transcribe(
@@ -66,6 +67,14 @@ class MoonshineTranscriber:
         heard = self._hear(audio, list(_padded(pieces)), progress)
         segments = tuple(_segment(words) for words in heard if words)
         return Transcription(segments, LANGUAGE if segments else None)
+
+    def transcribe_spans(
+        self, audio: Audio, spans: Sequence[tuple[float, float]], options: TranscribeOptions, progress: Progress
+    ) -> list[tuple[Segment, ...]]:
+        """See the protocol."""
+        self.check(options)
+        heard = self._hear(audio, spans, progress)
+        return [(_segment(words),) if words else () for words in heard]
 
     def _hear(self, audio: Audio, spans: Sequence[tuple[float, float]], progress: Progress) -> list[list[Word]]:
         """Words in each span. Spans of similar length share a batch, longest first."""
