@@ -17,7 +17,9 @@ from backend.domain.transcript import Diarization, Segment, SpeakerStats, Speake
 
 UNKNOWN_SPEAKER = "unknown"
 PAUSE_S = 1.0
-"""A pause that ends a segment, even inside a sentence. What a turn has beyond its words is no longer a pause either."""
+"""A pause that ends a segment, even inside a sentence."""
+EDGE_S = 1.0
+"""A segment reaches to the edge of its turn, if its words come so near to it."""
 
 
 def attribute(transcription: Transcription, diarization: Diarization | None) -> tuple[Transcript, dict[str, str]]:
@@ -137,12 +139,12 @@ class TurnLookup:
         return min(before_s, max(0.0, starts[after] - middle_s) if after < len(starts) else inf)
 
     def around(self, speaker: str, start_s: float, end_s: float) -> tuple[float, float]:
-        """A stretch of words with what their speaker's turn has around them, up to `PAUSE_S` on each side."""
+        """A stretch of words with what their speaker's turn has around them, up to `EDGE_S` on each side."""
         starts, ends = self._own.get(speaker, ([], []))
         first, last = bisect_right(ends, start_s), bisect_left(starts, end_s) - 1
-        if first < len(starts) and starts[first] <= start_s <= starts[first] + PAUSE_S:
+        if first < len(starts) and starts[first] <= start_s <= starts[first] + EDGE_S:
             start_s = starts[first]
-        if last >= 0 and ends[last] - PAUSE_S <= end_s <= ends[last]:
+        if last >= 0 and ends[last] - EDGE_S <= end_s <= ends[last]:
             end_s = ends[last]
         return start_s, end_s
 
