@@ -5,6 +5,8 @@ PYTEST_ARGS ?=
 # Processes that share the tests; each starts an S3 server and a PostgreSQL of its own. 0: one, which a debugger can stop.
 TESTERS ?= 2
 RECORDINGS ?= samples/meeting.flac
+# Outside of the clone, so that a fresh one need not fetch the models again.
+WHISPER_TEST_MODELS ?= $(HOME)/.cache/aperta-tests/models
 
 SOURCES := backend tests benchmarks samples scripts alembic
 
@@ -15,7 +17,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export PYANNOTE_METRICS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-servers test-ceph test-pyannote test-wheel build lint format rooms schedule sample screenshot bench constraints sbom audit clean
+.PHONY: help run test test-servers test-ceph test-pyannote test-whisper test-wheel build lint format rooms schedule sample screenshot bench constraints sbom audit clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS="$$(printf '\t')" read -r target text; do \
@@ -23,7 +25,7 @@ help: ## List the targets
 
 run: .venv/.installed ## Install if needed, migrate the database, serve on http://127.0.0.1:8000
 	@.venv/bin/aperta migrate
-	@exec .venv/bin/aperta serve
+	@exec .venv/bin/aperta serve --auto-pull
 
 test: .venv/.installed-dev .venv-swift/.installed ## Run the tests (PYTEST_ARGS="-k name" to choose)
 	.venv/bin/python -m pytest -n $(TESTERS) --dist loadfile $(PYTEST_ARGS)
@@ -35,6 +37,11 @@ test-ceph: .venv/.installed-dev ## Run the storage tests on Ceph (needs ceph-mon
 
 test-pyannote: .venv-pyannote/.installed ## Run the tests of the pyannote.audio engine in an environment of its own
 	.venv-pyannote/bin/python -m pytest tests/pyannote $(PYTEST_ARGS)
+
+test-whisper: .venv-bench/.installed ## Run the tests of Whisper with real weights (215 MB, kept in WHISPER_TEST_MODELS)
+	MODELS_DIR="$(WHISPER_TEST_MODELS)" .venv-bench/bin/aperta models pull base
+	MODELS_DIR="$(WHISPER_TEST_MODELS)" .venv-bench/bin/aperta models pull tiny.en
+	WHISPER_TEST_MODELS="$(WHISPER_TEST_MODELS)" .venv-bench/bin/python -m pytest tests/whisper $(PYTEST_ARGS)
 
 test-wheel: .venv/.installed-dev ## Build the distributions, install the wheel elsewhere and run the service from it
 	.venv/bin/python -m pytest tests/wheel $(PYTEST_ARGS)

@@ -61,6 +61,9 @@ class SpeechConfig(BaseSettings):
     diarization_model: str | None = None
     diarization_device: Device = "auto"
     models_dir: Path | None = None
+    models_memory_bytes: int | None = Field(None, ge=1)
+    models_auto_pull: bool | None = None
+    models_idle_s: float = Field(600, ge=0, allow_inf_nan=False)
     hf_token: SecretStr | None = None
     threads: int = Field(0, ge=0, le=256)
 

@@ -6,6 +6,7 @@ AppError
 │   ├── InvalidAudio        the bytes are no recording that can be processed
 │   │   ├── UnsupportedMedia    not audio or video at all, or a codec that cannot be read
 │   │   └── EmptyAudio          no bytes, or no samples
+│   ├── ModelMissing        the model asked for is not on this disk; it may be on another machine's
 │   └── NewerManifest       written by a newer Aperta; not to be judged by this one
 ├── TooLarge                more bytes or more decoded seconds than allowed
 ├── NotFound                no such conversation, object or model
@@ -53,6 +54,10 @@ class UnsupportedMedia(InvalidAudio):
 
 
 class EmptyAudio(InvalidAudio):
+    pass
+
+
+class ModelMissing(InvalidInput):
     pass
 
 

@@ -19,6 +19,7 @@ if __name__ == "__main__":
     os.chdir(ROOT)
     sys.path[0] = str(ROOT)
 
+import anyio.to_thread
 import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
@@ -32,12 +33,13 @@ from backend.api.middleware.own_address import add_own_address
 from backend.api.middleware.request_ids import add_request_ids
 from backend.api.middleware.response_headers import add_response_headers
 from backend.api.problems import add_problem_handlers
-from backend.api.routes import audio, conversations, health, jobs, pages, people, storage, uploads
+from backend.api.routes import audio, conversations, health, jobs, models, pages, people, storage, uploads
 from backend.api.routes import webhooks as deliveries
 from backend.config import Settings, describe_invalid_settings, read_settings
 from backend.domain.access.addresses import find_address, is_loopback
 from backend.errors import AppError, InvalidInput
 from backend.permissions import close_process
+from backend.wiring.engines import first_model
 from backend.wiring.services import Services, open_services
 
 logger = logging.getLogger("backend.main")  # also when run as a file
@@ -73,7 +75,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     add_own_address(app, settings)
     add_response_headers(app)
     add_request_ids(app)
-    for routes in (pages, audio, conversations, jobs, deliveries, people, uploads, storage, health):
+    for routes in (pages, audio, models, conversations, jobs, deliveries, people, uploads, storage, health):
         app.include_router(routes.router)
     app.include_router(uploads.tus_router)
     app.include_router(health.metrics_router)
@@ -96,12 +98,16 @@ async def _running(app: FastAPI, services: Services, stop: Callable[[], None]) -
     await _announce(services)
     await services.runner.start()
 
+    first = first_model(app.state.settings.speech, services.speech.models)
+
     async def warm() -> None:
         if app.state.settings.workers == "none":
             return  # the models are the workers' business
         try:
             await services.speech.warm()
             logger.info("ready: the models are loaded")
+            if first:
+                first.start()
         except Exception as error:
             app.state.warm_error = error
             logger.critical("the models cannot be loaded: %s", error)
@@ -113,6 +119,8 @@ async def _running(app: FastAPI, services: Services, stop: Callable[[], None]) -
     finally:
         warming.cancel()
         await asyncio.gather(warming, return_exceptions=True)
+        if first:
+            await anyio.to_thread.run_sync(first.stop)
 
 
 async def _announce(services: Services) -> None:

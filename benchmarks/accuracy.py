@@ -29,6 +29,7 @@ RATES = {
     "segment_der": "DER % (segments)",
     "segment_der25": "± 0.25 s",
     "wer": "WER %",
+    "dropped": "dropped %",
     "cpwer": "cpWER %",
 }
 HEAD = ("recording", "pipeline", "seconds", "speakers", *RATES.values())

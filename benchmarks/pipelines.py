@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from moonshine_voice.transcriber import TranscriptLine
 
     from backend.domain.transcript import Diarization, SpeakerTurn
+    from backend.engines.base import Transcriber
 
 Span = tuple[float, float, str]
 """Start and end in seconds, speaker."""
@@ -29,6 +32,7 @@ Said = tuple[float, float, str, str]
 """Start and end in seconds, speaker, text."""
 
 ROOT = Path(__file__).resolve().parents[1]
+WHISPER_MODELS = ("tiny.en", "base", "small", "large-v3-turbo")
 STAGES = ("decode", "diarize", "transcribe", "attribute")
 MAX_AUDIO_S = 1e6
 NOBODY = "unknown"
@@ -91,7 +95,40 @@ def aperta(recording: Path, threads: int) -> Run:
     """The product's pipeline with its embedded engines, as the service runs it."""
     import anyio
 
-    return anyio.run(_aperta, recording, threads)
+    from backend.engines.moonshine.transcriber import MoonshineTranscriber
+
+    return anyio.run(_aperta, "aperta", recording, threads, MoonshineTranscriber(threads))
+
+
+def aperta_whisper(model: str, recording: Path, threads: int) -> Run:
+    """The product's pipeline with a Whisper model, int8."""
+    import anyio
+
+    from backend.engines.whisper.transcriber import FasterWhisperTranscriber
+
+    engine = FasterWhisperTranscriber(_model(model), device="cpu", threads=threads)
+    return anyio.run(_aperta, f"aperta-{model}", recording, threads, engine)
+
+
+def whisper(model: str, how: str, recording: Path, threads: int) -> Run:
+    """faster-whisper's own decoding with the same model, its words attributed by the product."""
+    import anyio
+
+    from benchmarks.plain_whisper import PlainWhisper
+
+    engine = PlainWhisper(_model(model), threads, batched=how == "batched")
+    return anyio.run(_aperta, f"{how}-{model}", recording, threads, engine)
+
+
+def _model(name: str) -> str:
+    """The directory of a Whisper model, in MODELS_DIR or the hub's cache."""
+    from backend.engines.catalogue import find_whisper
+
+    models_dir = os.environ.get("MODELS_DIR")
+    found = find_whisper(name, Path(models_dir) if models_dir else None)
+    if found is None:
+        raise SystemExit(f"Whisper {name} is not on this disk: run `aperta models pull {name}`.")
+    return str(found)
 
 
 def aperta_diarizer(recording: Path, threads: int) -> Run:
@@ -131,20 +168,20 @@ PIPELINES: dict[str, Callable[[Path, int], Run]] = {
     "aperta-diarizer": aperta_diarizer,
     "moonshine": moonshine,
     "moonshine-diarizer": moonshine_diarizer,
+    **{f"aperta-{model}": partial(aperta_whisper, model) for model in WHISPER_MODELS},
+    **{f"{how}-{model}": partial(whisper, model, how) for how in ("plain", "batched") for model in WHISPER_MODELS},
 }
 
 
-async def _aperta(recording: Path, threads: int) -> Run:
+async def _aperta(name: str, recording: Path, threads: int, transcriber: Transcriber) -> Run:
     from backend.engines.community1.diarizer import Community1Diarizer
     from backend.engines.lazy import Lazy
-    from backend.engines.moonshine.transcriber import MoonshineTranscriber
     from backend.services.speech.pipeline import SpeechPipeline
     from backend.services.speech.steps import DirectSteps
     from backend.services.speech.values import SpeechOptions
 
     found: list[Diarization] = []
-    transcriber, diarizer = MoonshineTranscriber(threads), Community1Diarizer(threads=threads)
-    overheard = _Overheard(diarizer, found.append)
+    overheard = _Overheard(Community1Diarizer(threads=threads), found.append)
     speech = SpeechPipeline(
         Lazy("transcriber", lambda: transcriber), Lazy("diarizer", lambda: overheard), max_audio_s=MAX_AUDIO_S
     )
@@ -153,7 +190,7 @@ async def _aperta(recording: Path, threads: int) -> Run:
     result = await speech.run(recording, SpeechOptions(), steps)
     watch.stages |= steps.timings_s
     segments = [(s.start_s, s.end_s, str(s.speaker), s.text) for s in result.transcript.segments]
-    return _run("aperta", result.duration_s, watch, _spans(found[0].turns), segments)
+    return _run(name, result.duration_s, watch, _spans(found[0].turns), segments)
 
 
 class _Overheard:

@@ -5,6 +5,7 @@ NAME.rttm beside a recording says who spoke when, NAME.stm who said what; what i
 DER: diarization error rate over the whole recording, overlap scored; without a collar, and with ±0.25 s around each
 boundary left out (`der25`).
 WER: all words in time order against all words in time order, through Whisper's English text normaliser.
+dropped: the part of the WER that is words without any word in their place, the deletions of the alignment.
 cpWER: concatenated minimum-permutation WER; a word counts only with the right speaker.
 """
 
@@ -147,12 +148,13 @@ def _words(truth: Truth, segments: Sequence[Said]) -> dict[str, Rate]:
     import jiwer
     import meeteval
 
-    rates = {}
+    rates: dict[str, Rate] = {}
     if len(truth.said) == 1 or len({start_s for start_s, _, _ in truth.said}) > 1:  # else nothing is in time order
         said = _normalised(text for _, _, text in truth.said)
         counted = jiwer.process_words(said, _normalised(text for *_, text in segments))
         wrong = counted.substitutions + counted.deletions + counted.insertions
-        rates["wer"] = Rate(wrong, counted.hits + counted.substitutions + counted.deletions)
+        among = counted.hits + counted.substitutions + counted.deletions
+        rates |= {"wer": Rate(wrong, among), "dropped": Rate(counted.deletions, among)}
     known = _by_speaker((speaker, text) for _, speaker, text in truth.said)
     heard = _by_speaker((speaker, text) for *_, speaker, text in segments) or {"nobody": ""}
     found = meeteval.wer.cp_word_error_rate(known, heard, reference_sort=False, hypothesis_sort=False)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from backend.engines.audio.samples import SAMPLE_RATE_HZ
 from backend.engines.base import TranscribeOptions
-from backend.engines.whisper import FasterWhisperTranscriber
+from backend.engines.whisper.transcriber import FasterWhisperTranscriber
 from tests.support.random_models import BASE, SMALL, TINY, as_audio, build_whisper, vowels
 
 SHAPES = {"tiny": TINY, "base": BASE, "small": SMALL}

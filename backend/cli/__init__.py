@@ -17,11 +17,11 @@ import typer
 from pydantic import SecretStr, ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from backend import __version__
 from backend.cli.errors import plain_errors
 from backend.cli.keys import first_key
+from backend.cli.models_commands import models
 from backend.cli.storage_commands import storage
 from backend.config import Settings, describe_invalid_settings, read_settings
 from backend.errors import AppError
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from backend.api.schemas.audio import ProcessResponse
 
 app = typer.Typer(no_args_is_help=True, help="Turn recordings into stored audio and transcripts of who said what.")
-models = typer.Typer(no_args_is_help=True, help="List and download speech models.")
 app.add_typer(models, name="models")
 app.add_typer(storage, name="storage")
 
@@ -61,6 +60,9 @@ def serve(
     workers: Annotated[
         Workers | None, typer.Option(help="embedded: process recordings here; none: leave that to `aperta worker`.")
     ] = None,
+    auto_pull: Annotated[
+        bool, typer.Option("--auto-pull", help="Unless MODELS_AUTO_PULL is set, fetch Whisper base in the background.")
+    ] = False,
     make_key: Annotated[
         Path | None,
         typer.Option(help="Without API_KEYS, use the key in this file; if there is none, make one and print it."),
@@ -73,6 +75,10 @@ def serve(
         settings = read_settings()
         if make_key and settings.api_keys is None and not settings.allow_no_keys:
             settings = settings.model_copy(update={"api_keys": SecretStr(first_key(make_key))})
+        if auto_pull and settings.speech.models_auto_pull is None:
+            settings = settings.model_copy(
+                update={"speech": settings.speech.model_copy(update={"models_auto_pull": True})}
+            )
         asked = (("host", host), ("port", port), ("workers", workers and workers.value))
         run_server(settings.model_copy(update={name: value for name, value in asked if value is not None}))
 
@@ -108,6 +114,9 @@ def process(
     language: Annotated[
         str | None, typer.Option(help="Spoken language, for example en or en-US; auto: detect it.")
     ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Model that transcribes: a name from `aperta models list`, or auto.")
+    ] = None,
     num_speakers: Annotated[int | None, typer.Option(min=1, help="Exactly this many speakers.")] = None,
     min_speakers: Annotated[int | None, typer.Option(min=1, help="At least this many speakers.")] = None,
     max_speakers: Annotated[int | None, typer.Option(min=1, help="At most this many speakers.")] = None,
@@ -125,6 +134,7 @@ def process(
 
     given = {
         "language": language,
+        "model": model,
         "num_speakers": num_speakers,
         "min_speakers": min_speakers,
         "max_speakers": max_speakers,
@@ -156,31 +166,6 @@ def migrate() -> None:
         done = asyncio.run(run_migrations(url))
         prepare(url)
     print("The database was migrated." if done else "The database is up to date.")
-
-
-@models.command("list")
-def list_models() -> None:
-    """List the models, and where those on this disk are."""
-    from backend.engines.catalogue import list_models as find_models
-
-    with plain_errors():
-        found = find_models(read_settings().speech.models_dir)
-    table = Table("model", "kind", "size", "licence", "where", box=None, pad_edge=False)
-    for model in found:
-        where = str(model.path) if model.path else f"not here; aperta models pull {model.name}"
-        table.add_row(model.name, model.kind, f"{model.size_bytes / 1e6:.0f} MB", model.licence, where)
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
-
-
-@models.command("pull")
-def pull_model(name: Annotated[str, typer.Argument(help="A name from `aperta models list`.")]) -> None:
-    """Download a model, or resume an interrupted download."""
-    from backend.engines.catalogue import pull
-
-    with plain_errors():
-        config = read_settings().speech
-        token = config.hf_token.get_secret_value() if config.hf_token else None
-        print(f"{name} is in {pull(name, config.models_dir, token)}")
 
 
 async def _process_all(settings: Settings, files: list[Path], form: dict[str, object], as_json: bool) -> int:

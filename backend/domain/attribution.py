@@ -5,32 +5,38 @@ Nothing the engine heard is lost and nothing is doubled: the words that go in ar
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import groupby, zip_longest
+from math import inf
 
 from backend.domain.languages.scripts import count_words
-from backend.domain.sentences import mend_sentences
+from backend.domain.sentences import ends_sentence, mend_sentences
 from backend.domain.transcript import Diarization, Segment, SpeakerStats, SpeakerTurn, Transcript, Transcription, Word
 
 UNKNOWN_SPEAKER = "unknown"
+PAUSE_S = 1.0
+"""A pause that ends a segment, even inside a sentence. What a turn has beyond its words is no longer a pause either."""
 
 
 def attribute(transcription: Transcription, diarization: Diarization | None) -> tuple[Transcript, dict[str, str]]:
     """Give every segment a speaker and number the speakers by first appearance.
 
     Args:
-        transcription: segments in any order. Segments that carry a speaker keep it; segments with words are split
-            where the speaker changes; segments without words go to the speaker who talks most during them.
+        transcription: segments in any order. Segments that carry a speaker keep it; segments without words go to the
+            speaker who talks most during them. The words of all others are read in one go: a segment is divided where
+            the speaker changes, and joined to the next one inside a sentence.
         diarization: None if diarization is off: everything then belongs to one speaker.
 
     Returns:
         The transcript, its segments sorted by start and its speakers called "Speaker 1", "Speaker 2", …; and the
         diarization's labels mapped to those names (only for speakers who said something).
     """
-    lookup = TurnLookup(diarization.exclusive if diarization else ())
-    pieces = [piece for segment in transcription.segments for piece in _attribute_segment(segment, lookup)]
+    lookup = TurnLookup(diarization.exclusive if diarization else (), diarization.turns if diarization else ())
+    worded = sorted((s for s in transcription.segments if s.words and s.speaker is None), key=lambda s: s.start_s)
+    others = [_with_speaker(s, lookup) for s in transcription.segments if s.speaker is not None or not s.words]
+    pieces = [*others, *_with_edges(_attribute_words(worded, lookup), lookup)]
     pieces.sort(key=lambda piece: (piece.start_s, piece.end_s))
     labels = _number(piece.speaker or UNKNOWN_SPEAKER for piece in pieces)
     named = tuple(replace(piece, speaker=labels[piece.speaker or UNKNOWN_SPEAKER]) for piece in pieces)
@@ -88,11 +94,21 @@ def merge_turns(turns: Iterable[SpeakerTurn], *, max_gap_s: float, max_length_s:
 
 
 class TurnLookup:
-    """Who talks during an interval; O(log n) per question on exclusive (sorted, non-overlapping) turns."""
+    """Who talks during an interval; O(log n) per question.
 
-    def __init__(self, turns: Sequence[SpeakerTurn]) -> None:
+    Args:
+        turns: exclusive ones: sorted, and not overlapping.
+        overlapping: all turns, sorted; those of one speaker do not overlap.
+    """
+
+    def __init__(self, turns: Sequence[SpeakerTurn], overlapping: Sequence[SpeakerTurn] = ()) -> None:
         self._turns = turns
         self._ends = [turn.end_s for turn in turns]
+        self._own: dict[str, tuple[list[float], list[float]]] = {}
+        for turn in overlapping or turns:
+            starts, ends = self._own.setdefault(turn.speaker, ([], []))
+            starts.append(turn.start_s)
+            ends.append(turn.end_s)
 
     def speaker(self, start_s: float, end_s: float) -> str | None:
         """The speaker with the most overlap; without any, the one whose turn is nearest; None without turns."""
@@ -110,21 +126,68 @@ class TurnLookup:
         near = self._turns[max(0, first - 1) : first + 1]
         return min(near, key=lambda turn: max(turn.start_s - end_s, start_s - turn.end_s)).speaker
 
+    def away_s(self, word: Word, speaker: str) -> float:
+        """How far the middle of a word is outside of a speaker's turns, in seconds; 0 for a word without times."""
+        starts, ends = self._own.get(speaker, ([], []))
+        if word.start_s is None or word.end_s is None or not starts:
+            return 0.0
+        middle_s = (word.start_s + word.end_s) / 2
+        after = bisect_left(ends, middle_s)
+        before_s = middle_s - ends[after - 1] if after else inf
+        return min(before_s, max(0.0, starts[after] - middle_s) if after < len(starts) else inf)
 
-def _attribute_segment(segment: Segment, lookup: TurnLookup) -> list[Segment]:
-    if segment.speaker is not None:
-        return [segment]
-    if not segment.words:
-        return [replace(segment, speaker=lookup.speaker(segment.start_s, segment.end_s) or UNKNOWN_SPEAKER)]
-    speakers = _word_speakers(segment, lookup)
-    runs = [
-        [word for word, _ in run]
-        for _, run in groupby(zip(segment.words, speakers, strict=True), key=lambda pair: pair[1])
-    ]
-    names = [speaker for speaker, _ in groupby(speakers)]
-    if len(runs) == 1:
-        return [replace(segment, speaker=names[0])]
-    return _split(segment, runs, names)
+    def around(self, speaker: str, start_s: float, end_s: float) -> tuple[float, float]:
+        """A stretch of words with what their speaker's turn has around them, up to `PAUSE_S` on each side."""
+        starts, ends = self._own.get(speaker, ([], []))
+        first, last = bisect_right(ends, start_s), bisect_left(starts, end_s) - 1
+        if first < len(starts) and starts[first] <= start_s <= starts[first] + PAUSE_S:
+            start_s = starts[first]
+        if last >= 0 and ends[last] - PAUSE_S <= end_s <= ends[last]:
+            end_s = ends[last]
+        return start_s, end_s
+
+
+def _with_edges(segments: Sequence[Segment], lookup: TurnLookup) -> list[Segment]:
+    """Segments from the beginnings to the ends of turns, where words begin and end near them.
+
+    Breath and weak sounds belong to a turn, but to no word. Segments of one speaker do not come to overlap.
+    """
+    widened = list(segments)
+    for speaker in {segment.speaker or UNKNOWN_SPEAKER for segment in segments}:
+        numbers = [number for number, segment in enumerate(segments) if segment.speaker == speaker]
+        floor_s = 0.0
+        for number, following in zip_longest(numbers, numbers[1:]):
+            segment = segments[number]
+            ceiling_s = segments[following].start_s if following is not None else inf
+            start_s, end_s = lookup.around(speaker, segment.start_s, segment.end_s)
+            start_s = min(segment.start_s, max(start_s, floor_s))
+            end_s = max(segment.end_s, min(end_s, ceiling_s))
+            widened[number] = replace(segment, start_s=start_s, end_s=end_s)
+            floor_s = end_s
+    return widened
+
+
+def _with_speaker(segment: Segment, lookup: TurnLookup) -> Segment:
+    speaker = segment.speaker or lookup.speaker(segment.start_s, segment.end_s)
+    return replace(segment, speaker=speaker or UNKNOWN_SPEAKER)
+
+
+def _attribute_words(segments: Sequence[Segment], lookup: TurnLookup) -> list[Segment]:
+    """Segments of one speaker each, from segments with words in time order."""
+    words = [word for segment in segments for word in segment.words]
+    known = [speaker for segment in segments for speaker in _word_speakers(segment, lookup)]
+    speakers = mend_sentences(words, known, lookup.away_s)
+    pieces: list[Segment] = []
+    position = 0
+    for segment in segments:
+        theirs = speakers[position : position + len(segment.words)]
+        position += len(segment.words)
+        for piece in _split(segment, theirs):
+            if pieces and _goes_on(pieces[-1], piece):
+                pieces[-1] = _joined(pieces[-1], piece)
+            else:
+                pieces.append(piece)
+    return pieces
 
 
 def _word_speakers(segment: Segment, lookup: TurnLookup) -> list[str]:
@@ -139,14 +202,17 @@ def _word_speakers(segment: Segment, lookup: TurnLookup) -> list[str]:
     for speaker in known:
         fallback = speaker or fallback
         speakers.append(fallback)
-    return mend_sentences(segment.words, speakers)
+    return speakers
 
 
-def _split(segment: Segment, runs: list[list[Word]], speakers: list[str]) -> list[Segment]:
-    """Cut a segment between runs of words; pieces stay in order and inside the segment even if words lack times."""
+def _split(segment: Segment, speakers: Sequence[str]) -> list[Segment]:
+    """Cut a segment where the speaker changes; pieces stay in order and inside the segment even if words lack times."""
+    if len(set(speakers)) == 1:
+        return [replace(segment, speaker=speakers[0])]
     pieces: list[Segment] = []
     cursor_s = segment.start_s
-    for run, speaker in zip(runs, speakers, strict=True):
+    for speaker, pairs in groupby(zip(speakers, segment.words, strict=True), key=lambda pair: pair[0]):
+        run = [word for _, word in pairs]
         start_s = next((word.start_s for word in run if word.start_s is not None), cursor_s)
         end_s = next((word.end_s for word in reversed(run) if word.end_s is not None), start_s)
         start_s = max(start_s, cursor_s)
@@ -154,6 +220,19 @@ def _split(segment: Segment, runs: list[list[Word]], speakers: list[str]) -> lis
         text = "".join(word.text for word in run).strip()
         pieces.append(Segment(start_s, cursor_s, text, tuple(run), speaker))
     return pieces
+
+
+def _goes_on(first: Segment, second: Segment) -> bool:
+    """Whether the engine's cut between two segments went through a sentence of one speaker."""
+    near = second.start_s - first.end_s < PAUSE_S
+    return first.speaker == second.speaker and near and not ends_sentence(first.words[-1])
+
+
+def _joined(first: Segment, second: Segment) -> Segment:
+    words = (*first.words, *second.words)
+    blank = " " if second.words[0].text[:1].isspace() else ""
+    end_s = max(first.end_s, second.end_s)
+    return Segment(first.start_s, end_s, f"{first.text}{blank}{second.text}", words, first.speaker)
 
 
 def _number(speakers: Iterable[str]) -> dict[str, str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, pairwise
 from statistics import fmean
 from typing import TypeVar
 
@@ -13,7 +14,11 @@ from backend.domain.transcript import Word
 T = TypeVar("T")
 
 SENTENCE_ENDS = (".", "?", "!", "…", "。", "\uff1f", "\uff01", "।", "؟")
+CLAUSE_ENDS = (",", ";", ":", "،", "؛", "、", "\uff0c", "\uff1b", "\uff1a", "—")
 MIN_SENTENCE_WORDS = 4
+"""Shorter ones ("Yes, I do.") may well be two people's."""
+REACH_S = 0.6
+"""How far from a speaker's turns a word can be and still be that speaker's."""
 LOOP_TIMES = {1: 8, 2: 5}
 """How often one word, or two, must follow themselves to be suspected as a decoder's loop; longer phrases: 4."""
 LOOP_TIMES_LONGER = 4
@@ -49,26 +54,73 @@ class _Run:
         return n_words - self.end <= self.length
 
 
-def mend_sentences(words: Sequence[Word], speakers: Sequence[str]) -> list[str]:
-    """Give a single stray word at a sentence's edge to the speaker of the rest of the sentence.
+def mend_sentences(
+    words: Sequence[Word], speakers: Sequence[str], away_s: Callable[[Word, str], float] = lambda _word, _speaker: 0.0
+) -> list[str]:
+    """Move changes of speaker to where one sentence ends and the next begins, if that is near.
 
-    Diarization and word times each err by some tenths of a second, so the first or last word of a sentence often falls
-    into the neighbour's turn. A sentence in which the speaker changes in any other way is left as it is.
+    Diarization and word times each err by some tenths of a second, and where two people talk at once their words come
+    one after the other, so the first or last words of a sentence often fall into the neighbour's turn. A sentence goes
+    to the speaker of most of it, if its other words are within `REACH_S` of that speaker's turns. In a sentence that
+    stays divided, a change of speaker moves to its edge, or to a comma, that is as near.
 
     Args:
         words: in order, as the engine heard them.
         speakers: one per word.
+        away_s: how far outside of a speaker's turns a word is, in seconds; 0 while that speaker talks.
 
     Returns:
         One speaker per word.
     """
     mended: list[str] = []
-    for sentence in _sentences(words):
+    for sentence in _divided(words, SENTENCE_ENDS):
         theirs = list(speakers[len(mended) : len(mended) + len(sentence)])
-        runs = [(speaker, len(list(run))) for speaker, run in groupby(theirs)]
-        if len(theirs) >= MIN_SENTENCE_WORDS and len(runs) == 2 and min(runs[0][1], runs[1][1]) == 1:
-            theirs = [max(runs, key=lambda run: run[1])[0]] * len(theirs)
+        if len(set(theirs)) > 1:
+            main = _main_speaker(sentence, theirs, away_s)
+            theirs = [main] * len(theirs) if main else _mended_clauses(sentence, theirs, away_s)
         mended += theirs
+    return mended
+
+
+def _main_speaker(
+    sentence: Sequence[Word], speakers: Sequence[str], away_s: Callable[[Word, str], float]
+) -> str | None:
+    """The speaker of most of a sentence, if nothing says that its other words are another speaker's.
+
+    Other words in its middle may be another speaker's, who said them in between, unless the first one talked on.
+    """
+    main, count = Counter(speakers).most_common(1)[0]
+    if len(sentence) < MIN_SENTENCE_WORDS or count * 2 <= len(sentence):
+        return None
+    first, last = speakers.index(main), len(speakers) - 1 - speakers[::-1].index(main)
+    for number, (word, speaker) in enumerate(zip(sentence, speakers, strict=True)):
+        reach_s = 0.0 if first < number < last else REACH_S
+        if speaker != main and away_s(word, main) > reach_s:
+            return None
+    return main
+
+
+def _mended_clauses(
+    sentence: Sequence[Word], speakers: Sequence[str], away_s: Callable[[Word, str], float]
+) -> list[str]:
+    """Speakers with each change moved to an edge of the sentence, or to the nearest comma, within `REACH_S`."""
+    commas = list(accumulate(len(clause) for clause in _divided(sentence, CLAUSE_ENDS)))[:-1]
+    changes = [n for n in range(1, len(speakers)) if speakers[n] != speakers[n - 1]]
+    bounds = [0, *changes, len(sentence)]
+    lengths = [stop - start for start, stop in pairwise(bounds)]
+    mended = list(speakers)
+    for change in changes:
+        places = sorted(commas, key=lambda place: abs(place - change))
+        if len(sentence) >= MIN_SENTENCE_WORDS:
+            places = [0] * (change == changes[0] and lengths[0] < lengths[1]) + places
+            places = [len(sentence)] * (change == changes[-1] and lengths[-1] < lengths[-2]) + places
+        for place in places:
+            moved = range(min(place, change), max(place, change))
+            before, after = speakers[change - 1], speakers[change]
+            giver, taker = (before, after) if place < change else (after, before)
+            if all(mended[n] == giver and away_s(sentence[n], taker) <= REACH_S for n in moved):
+                mended[moved.start : moved.stop] = [taker] * len(moved)
+                break
     return mended
 
 
@@ -93,18 +145,24 @@ def text_without_loops(text: str, duration_s: float, *, ended: bool = True) -> s
     return text if len(kept) == len(words) else " ".join(kept)
 
 
-def words_without_loops(words: Sequence[Word], *, ended: bool = True) -> list[Word]:
+def words_without_loops(words: Sequence[Word], duration_s: float | None = None, *, ended: bool = True) -> list[Word]:
     """`text_without_loops` on words with times: the time of a repetition is what it must fit into.
 
     Words that are unlikely as well as repeated are a loop, however much time they have.
+
+    Args:
+        duration_s: how long the audio is, for an engine whose times say little of words it only repeats; they then
+            must fit into all of it, as in `text_without_loops`.
     """
 
     def room(run: _Run) -> tuple[float, float]:
         repeated = words[run.start : run.end]
-        span_s = (repeated[-1].end_s or 0.0) - (repeated[0].start_s or 0.0)
         if fmean(1.0 if word.probability is None else word.probability for word in repeated) < LOOP_PROBABILITY:
             return 0.0, 0.0
-        return FASTEST_WORDS_PER_S * span_s, CALM_WORDS_PER_S * span_s
+        span_s, others = (repeated[-1].end_s or 0.0) - (repeated[0].start_s or 0.0), 0
+        if duration_s is not None:
+            span_s, others = duration_s, len(words) - run.n_words
+        return FASTEST_WORDS_PER_S * span_s - others, CALM_WORDS_PER_S * span_s - others
 
     return _without_loops(words, [_key(word.text) for word in words], room, ended=ended)
 
@@ -147,13 +205,22 @@ def _run_at(key: Sequence[str], position: int, *, ended: bool) -> _Run:
     return _Run(position, 1, 1)
 
 
-def _sentences(words: Sequence[Word]) -> list[list[Word]]:
-    sentences: list[list[Word]] = [[]]
+def ends_sentence(word: Word) -> bool:
+    return _ends(word, SENTENCE_ENDS)
+
+
+def _ends(word: Word, marks: tuple[str, ...]) -> bool:
+    return word.text.rstrip(" \"'”\u2019)]»").endswith(marks)
+
+
+def _divided(words: Sequence[Word], marks: tuple[str, ...]) -> list[list[Word]]:
+    """Words cut after those that end with one of `marks`."""
+    parts: list[list[Word]] = [[]]
     for word in words:
-        sentences[-1].append(word)
-        if word.text.rstrip(" \"'”\u2019)]»").endswith(SENTENCE_ENDS):
-            sentences.append([])
-    return [sentence for sentence in sentences if sentence]
+        parts[-1].append(word)
+        if _ends(word, marks):
+            parts.append([])
+    return [part for part in parts if part]
 
 
 def _key(word: str) -> str:

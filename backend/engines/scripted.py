@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from backend.domain.transcript import Diarization, SpeakerCount, Transcription
+from collections.abc import Sequence
+
+from backend.domain.transcript import Diarization, Segment, SpeakerCount, Transcription
 from backend.engines.audio.samples import Audio
 from backend.engines.base import Progress, TranscribeOptions
 
@@ -11,6 +13,7 @@ class ScriptedTranscriber:
     """Returns a given transcription, or raises a given error."""
 
     needs_turns = False
+    may_invent = False
 
     def __init__(self, transcription: Transcription | Exception, name: str = "scripted") -> None:
         self._transcription = transcription
@@ -32,6 +35,17 @@ class ScriptedTranscriber:
             raise self._transcription
         progress(1.0)
         return self._transcription
+
+    def transcribe_spans(
+        self,
+        audio: Audio,  # noqa: ARG002
+        spans: Sequence[tuple[float, float]],
+        options: TranscribeOptions,  # noqa: ARG002
+        progress: Progress,
+    ) -> list[tuple[Segment, ...]]:
+        """Hears nothing more than was scripted."""
+        progress(1.0)
+        return [()] * len(spans)
 
 
 class ScriptedDiarizer:

@@ -33,6 +33,12 @@ class Metrics:
             "aperta_recordings", "Recordings by how they ended", ["outcome"], registry=self._registry
         )
         self._audio_s = Counter("aperta_audio_seconds", "Seconds of audio processed", registry=self._registry)
+        self._speech_s = Counter("aperta_speech_seconds", "Seconds of speech heard", registry=self._registry)
+        self._without_words_s = Counter(
+            "aperta_speech_without_words_seconds",
+            "Seconds of speech that have no words in the transcript",
+            registry=self._registry,
+        )
         self._stages_s = Histogram(
             "aperta_stage_seconds",
             "Seconds a stage of one recording took",
@@ -61,8 +67,19 @@ class Metrics:
         """Show metrics that are asked for on the event loop that runs now; they are left out if the answer fails."""
         self._registry.register(_AskingCollector(ask, asyncio.get_running_loop()))
 
-    def completed(self, duration_s: float, stages_s: Mapping[str, float]) -> None:
-        """One recording was processed and stored."""
+    def completed(
+        self, duration_s: float, stages_s: Mapping[str, float], speech_s: float = 0.0, without_words_s: float = 0.0
+    ) -> None:
+        """One recording was processed and stored.
+
+        Args:
+            duration_s: of the recording.
+            stages_s: seconds that each stage took.
+            speech_s: seconds in which somebody spoke.
+            without_words_s: how many of them have no words in the transcript.
+        """
+        self._speech_s.inc(speech_s)
+        self._without_words_s.inc(without_words_s)
         self._recordings.labels("completed").inc()
         self._audio_s.inc(duration_s)
         for stage, seconds in stages_s.items():

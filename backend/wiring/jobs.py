@@ -36,7 +36,7 @@ from backend.services.uploads.sources import Sources
 from backend.services.webhooks.service import WebhookService, read_secrets
 from backend.wiring.schedule import Parts, PeriodicWork, open_periodic_work
 
-WORKFLOWS_VERSION = "2"
+WORKFLOWS_VERSION = "3"
 """Raised whenever the steps of a workflow, their order or what they return change: jobs in flight then start again
 instead of resuming from checkpoints of another shape."""
 

@@ -21,7 +21,7 @@ from backend.engines.community1 import clustering
 from backend.engines.community1.diarizer import Community1Diarizer
 from backend.engines.moonshine.transcriber import MoonshineTranscriber
 from backend.engines.progress import Abandoned, watched
-from backend.engines.whisper import FasterWhisperTranscriber
+from backend.engines.whisper.transcriber import FasterWhisperTranscriber
 from backend.services.speech.steps import DirectSteps
 from backend.services.speech.values import SpeechOptions
 from tests.conftest import SAMPLE, scripted_speech

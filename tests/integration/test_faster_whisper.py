@@ -10,7 +10,8 @@ import pytest
 
 from backend.domain.transcript import Transcription
 from backend.engines.base import TranscribeOptions
-from backend.engines.whisper import PAUSE_S, FasterWhisperTranscriber
+from backend.engines.whisper.transcriber import FasterWhisperTranscriber
+from backend.engines.whisper.words import PAUSE_S
 from backend.errors import EngineUnavailable, InvalidInput
 from tests.support.random_models import as_audio, build_whisper, silence, vowels
 
@@ -103,10 +104,10 @@ def test_an_english_only_model_refuses_other_languages(tmp_path: Path) -> None:
 
 
 def test_prompt_and_hotwords_change_the_decoding(run: Run) -> None:
-    plain, hinted = run(vowels(3), language="en"), run(vowels(3), language="en", prompt="ab", hotwords="cd")
+    plain = run(vowels(3), language="en")
     assert plain.segments
-    assert hinted.segments
-    assert plain != hinted
+    for hints in ({"prompt": "ab"}, {"hotwords": "cd"}):
+        assert run(vowels(3), language="en", **hints) != plain
 
 
 def test_a_prompt_of_any_length_is_accepted(run: Run) -> None:
@@ -146,12 +147,14 @@ def test_a_missing_model_names_the_command_that_fetches_it(tmp_path: Path, monke
 
 def test_an_incomplete_directory_names_the_missing_files(tmp_path: Path) -> None:
     (tmp_path / "model.bin").touch()
-    with pytest.raises(EngineUnavailable, match=r"config\.json, tokenizer\.json missing"):
+    with pytest.raises(
+        EngineUnavailable, match=r"config\.json, tokenizer\.json, vocabulary\.txt or vocabulary\.json missing"
+    ):
         FasterWhisperTranscriber(str(tmp_path))
 
 
 def test_a_damaged_model_is_one_sentence(tmp_path: Path) -> None:
-    for name in ("model.bin", "config.json", "tokenizer.json"):
+    for name in ("model.bin", "config.json", "tokenizer.json", "vocabulary.json"):
         (tmp_path / name).write_text("{}")
     with pytest.raises(EngineUnavailable, match="cannot be loaded on cpu"):
         FasterWhisperTranscriber(str(tmp_path), device="cpu")

@@ -34,6 +34,7 @@ from backend.wiring.services import Services
 from tests.conftest import HEARD, api, scripted_speech
 from tests.support.media import silence, tone, write
 from tests.support.processing import assert_problem, post, row_count
+from tests.support.random_models import vowels
 
 pytestmark = pytest.mark.anyio
 
@@ -53,7 +54,7 @@ async def test_the_answer_says_who_said_what_and_where_it_is(client: httpx.Async
     assert body["transcript"]["speaker_count"] == 2
     assert body["transcript"]["formatted_transcript"] == "Speaker 1: Good morning.\nSpeaker 2: Hello."
     first = body["transcript"]["segments"][0]
-    assert (first["start"], first["end"], first["speaker"], first["text"]) == (0.1, 0.8, "Speaker 1", "Good morning.")
+    assert (first["start"], first["end"], first["speaker"], first["text"]) == (0.0, 1.0, "Speaker 1", "Good morning.")
     assert first["words"][0] == {"word": "Good", "start": 0.1, "end": 0.4, "probability": 0.9}
     stats = body["transcript"]["speaker_stats"]
     assert list(stats) == ["Speaker 1", "Speaker 2"]
@@ -61,7 +62,21 @@ async def test_the_answer_says_who_said_what_and_where_it_is(client: httpx.Async
     assert body["message"] == "Successfully processed audio with 2 speakers and saved to storage"
     assert body["duration_s"] == 2.0 and body["language"] == "en" and body["warnings"] == []
     assert body["engines"] == {"transcription": "scripted", "diarization": "scripted"}
+    assert body["coverage"] == {"speech_s": 0.0, "without_words_s": 0.0, "without_words": []}, "a tone is no speech"
     assert {"decode", "diarize", "transcribe", "attribute", "store", "total"} <= set(body["timings_s"])
+
+
+async def test_speech_without_words_is_a_warning_with_seconds(settings: Settings, tmp_path: Path) -> None:
+    nothing = SpeechPipeline(Lazy("deaf", lambda: ScriptedTranscriber(Transcription())), None, max_audio_s=60)
+    async with api(settings, nothing) as (client, _):
+        samples = np.concatenate([np.zeros(32_000, dtype=np.float32), vowels(6)])
+        body = (await post(client, write(tmp_path / "speech.wav", samples[None]))).json()
+        metrics = (await client.get("/metrics")).text
+    missing_s = body["coverage"]["without_words_s"]
+    assert 4 < missing_s <= body["coverage"]["speech_s"] < 7
+    [warning] = body["warnings"]
+    assert warning.startswith(f"{missing_s:.1f} of ") and "s of speech have no words" in warning
+    assert f"aperta_speech_without_words_seconds_total {missing_s}" in metrics
 
 
 async def test_attribution_has_a_thread_and_a_stage_of_its_own(
@@ -133,8 +148,9 @@ async def test_options_reach_the_engines(settings: Settings, recording: Path) ->
             client, recording, language="DE", prompt="Aperta", hotwords="pyannote", min_speakers="2", max_speakers="4"
         )
         assert answer.status_code == 200
-    transcriber, diarizer = speech._transcriber.get(), speech._diarizer.get()  # type: ignore[union-attr]
-    options = transcriber.options[0]  # type: ignore[attr-defined]
+    diarizer = speech._diarizer.get()  # type: ignore[union-attr]
+    with speech.models.lease(speech.models.default) as transcriber:
+        options = transcriber.options[0]  # type: ignore[attr-defined]
     assert (options.language, options.prompt, options.hotwords) == ("de", "Aperta", "pyannote")
     speakers = diarizer.speakers[0]  # type: ignore[attr-defined]
     assert (speakers.exact, speakers.minimum, speakers.maximum) == (None, 2, 4)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -13,6 +12,7 @@ from backend.domain.text import plain
 from backend.domain.transcript import SpeakerCount, Transcript
 from backend.engines.base import TranscribeOptions
 from backend.services.conversations.views import DetailedConversation
+from backend.services.jobs.views import JobView
 from backend.services.processing.service import ProcessOptions
 from backend.services.speech.values import Channels, SpeechOptions
 
@@ -45,6 +45,9 @@ Words = Annotated[Annotated[str, Field(max_length=2000)] | None, Blank]
 Address = Annotated[Annotated[str, Field(max_length=4000)] | None, Blank]
 
 
+Model = Annotated[Annotated[str, Field(max_length=200)] | None, Blank]
+
+
 UploadId = Annotated[Annotated[str, Field(max_length=64, pattern="^[A-Za-z0-9_-]+$")] | None, Blank]
 
 
@@ -61,6 +64,12 @@ class ProcessForm(BaseModel):
         description="ISO 639-1 code of the spoken language, such as `en`; a region (`en-US`, `en_GB`) is ignored. "
         "Detected if omitted or `auto`",
         examples=["en"],
+    )
+    model: Model = Field(
+        None,
+        description="Model that transcribes: a name from `GET /models`, or `auto` for the best one on this server's "
+        "disk for the recording's language; default: what the server is set to",
+        examples=["auto"],
     )
     num_speakers: Speakers = Field(None, description="Exact number of speakers")
     min_speakers: Speakers = Field(None, description="Smallest number of speakers")
@@ -98,12 +107,20 @@ class ProcessForm(BaseModel):
 
     def to_options(self) -> ProcessOptions:
         speech = SpeechOptions(
-            transcribe=TranscribeOptions(self.language, self.prompt, self.hotwords),
+            transcribe=TranscribeOptions(self.language, self.prompt, self.hotwords, self.model),
             channels=Channels(self.channels),
             audio_stream=self.audio_stream,
             speakers=SpeakerCount(self.num_speakers, self.min_speakers, self.max_speakers),
         )
         return ProcessOptions(title=self.title, speech=speech)
+
+
+class CoverageOut(BaseModel):
+    """How much of what was said has words in the transcript."""
+
+    speech_s: float = Field(description="Seconds in which somebody speaks", examples=[31.2])
+    without_words_s: float = Field(description="Seconds of speech without words", examples=[0.0])
+    without_words: list[tuple[float, float]] = Field(description="Start and end of those stretches in seconds")
 
 
 class ProcessResponse(BaseModel):
@@ -116,13 +133,14 @@ class ProcessResponse(BaseModel):
     language: str | None = Field(description="ISO 639-1 code; null if there is no speech", examples=["en"])
     engines: dict[str, str] = Field(examples=[{"transcription": "moonshine tiny-en", "diarization": "community-1"}])
     timings_s: dict[str, float] = Field(description="Seconds per stage; parallel stages overlap")
+    coverage: CoverageOut | None = Field(description="How much of the speech has words; null if it was not measured")
     warnings: list[str] = Field(
         description="Deviations from the configuration, for example a fallback to local storage"
     )
 
     @classmethod
-    def from_result(cls, found: DetailedConversation, timings_s: Mapping[str, float]) -> ProcessResponse:
-        """Of a completed conversation."""
+    def from_result(cls, found: DetailedConversation, job: JobView) -> ProcessResponse:
+        """Of a completed conversation and its job."""
         count = found.speaker_count or 0
         speakers = f"{count} speaker{'' if count == 1 else 's'}"
         return cls(
@@ -134,6 +152,7 @@ class ProcessResponse(BaseModel):
             duration_s=found.duration_s or 0.0,
             language=found.language,
             engines=dict(found.engines or {}),
-            timings_s=dict(timings_s),
+            timings_s=dict(job.timings_s),
+            coverage=CoverageOut.model_validate(job.coverage) if job.coverage else None,
             warnings=list(found.warnings or ()),
         )

@@ -19,7 +19,9 @@ class JobOut(BaseModel):
     id: str = Field(examples=["job_4f2c9a51d0b84e7f8a3b6c1d2e3f4a5b"])
     conversation_id: str = Field(description="Conversation with the result, once there is one")
     status: JobStatus
-    stage: str | None = Field(description="decode, diarize, transcribe, attribute or store", examples=["diarize"])
+    stage: str | None = Field(
+        description="decode, identify, diarize, transcribe, listen, attribute or store", examples=["diarize"]
+    )
     progress: float = Field(ge=0, le=1, description="Fraction done")
     seconds_left: float | None = Field(description="Estimated time left; null while unknown")
     position: int | None = Field(description="Place in the queue; null once the job runs")

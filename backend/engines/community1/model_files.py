@@ -14,11 +14,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backend.engines.ort_to_onnx import ORT_IDENTIFIER, GraphInput, onnx_bytes
 from backend.errors import EngineUnavailable
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
-from backend.engines.community1.ort_to_onnx import ORT_IDENTIFIER, onnx_bytes
 
 WHEEL = "moonshine-voice==0.0.71"
 
@@ -33,7 +33,7 @@ class ModelFile:
     name: str
     n_bytes: int
     sha256: str
-    inputs: tuple[tuple[str, tuple[str | int, ...]], ...]
+    inputs: tuple[GraphInput, ...]
     outputs: tuple[str, ...]
 
 
@@ -43,7 +43,7 @@ SEGMENTATION = ModelFile(
     "segmentation.ort",
     1_594_080,
     "9715e3996ef181252aa1cc0c9398060f42b2c984c2fb65e3604262555e2efb1a",
-    (("waveforms", ("batch", 1, 160_000)),),
+    (GraphInput("waveforms", ("batch", 1, 160_000)),),
     ("/inner/activation/LogSoftmax_output_0",),
 )
 
@@ -52,7 +52,7 @@ EMBEDDING = ModelFile(
     "embedding.ort",
     6_975_920,
     "6e4af7d49562e6e7042672e444d6394935cb2c23c3a7dd4919da45922b91735b",
-    (("fbank", ("batch", "num_frames", 80)),),
+    (GraphInput("fbank", ("batch", "num_frames", 80)),),
     ("/resnet/pool/Reshape_output_0",),
 )
 

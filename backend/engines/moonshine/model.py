@@ -1,37 +1,44 @@
-"""Moonshine's encoder and decoder on ONNX Runtime: pieces of speech to text, several at a time.
+"""Moonshine: pieces of speech to words with times, several pieces at a time.
 
 The architecture is that of Jeffries et al., "Moonshine: Speech Recognition for Live Transcription and Voice Commands"
 (2024, arXiv:2410.15608). The files are read from the installed moonshine-voice wheel; its own loop decodes one piece at
-a time on one core, which costs more than twice as much.
+a time on one core, which costs more than twice as much, and has no word times without a further model.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.domain.sentences import text_without_loops
+from backend.domain.sentences import words_without_loops
+from backend.domain.transcript import Word
 from backend.engines.audio.samples import SAMPLE_RATE_HZ
 from backend.engines.catalogue import get_embedded
-from backend.errors import EngineUnavailable
-
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
+from backend.engines.moonshine.alignment import placed_words
+from backend.engines.moonshine.networks import Networks
 
 Floats = NDArray[np.float32]
 
 START, END = 1, 2
-LAYERS, HEADS, HEAD_SIZE = 6, 8, 36
-FRAME_SAMPLES = 384
-"""Samples per encoder frame; the decoder's mask is given in samples and read once per frame."""
 TOKENS_PER_S = 8.0
 """Where decoding gives up: fast speech has 5 to 6 tokens a second."""
-SPACE = "▁"
+
+
+@dataclass(slots=True)
+class Decoded:
+    """The tokens of one piece; `rows` and `probabilities` have one more entry if the decoder ended by itself.
+
+    Attributes:
+        rows: (n_heads, n_frames) float16 each: where the decoder looked while it chose a token.
+    """
+
+    tokens: list[int] = field(default_factory=list)
+    probabilities: list[float] = field(default_factory=list)
+    rows: list[NDArray[np.float16]] = field(default_factory=list)
 
 
 class MoonshineModel:
@@ -43,13 +50,11 @@ class MoonshineModel:
 
     def __init__(self) -> None:
         folder = get_embedded() / "assets" / "tiny-en"
-        self._encoder = _open(folder / "encoder_model.ort")
-        self._decoder = _open(folder / "decoder_model_merged.ort")
-        self._outputs = [output.name for output in self._decoder.get_outputs()]
+        self._networks = Networks(folder)
         self._tokens = read_tokens((folder / "tokenizer.bin").read_bytes())
 
-    def transcribe(self, pieces: Sequence[Floats], check: Callable[[], None] = lambda: None) -> list[str]:
-        """Text of each piece.
+    def transcribe(self, pieces: Sequence[Floats], check: Callable[[], None] = lambda: None) -> list[list[Word]]:
+        """Words of each piece, with times in seconds from its start.
 
         Args:
             pieces: (n_samples,) float32, mono, 16 kHz, [-1, 1] each, up to about 30 s; of similar length, because all
@@ -57,47 +62,41 @@ class MoonshineModel:
             check: called for every piece and every token; what it raises ends the work.
         """
         encoded = [self._encode(piece, check) for piece in pieces]
-        limits = np.array([math.ceil(len(piece) / SAMPLE_RATE_HZ * TOKENS_PER_S) + 2 for piece in pieces])
+        limits = [math.ceil(len(piece) / SAMPLE_RATE_HZ * TOKENS_PER_S) + 2 for piece in pieces]
         decoded = self._decode(encoded, limits, check)
         return [
-            self._text(tokens, len(piece) / SAMPLE_RATE_HZ, ended=len(tokens) < limit)
-            for tokens, piece, limit in zip(decoded, pieces, limits, strict=True)
+            self._words(found, piece, ended=len(found.tokens) < limit)
+            for found, piece, limit in zip(decoded, pieces, limits, strict=True)
         ]
 
     def _encode(self, samples: Floats, check: Callable[[], None]) -> Floats:
-        """(n_frames, 288). One piece at a time: the encoder normalises over all it is given, padding too."""
         check()
-        inputs = {"input_values": samples[None], "attention_mask": np.ones((1, len(samples)), np.int64)}
-        hidden: Floats = self._encoder.run(None, inputs)[0][0]
-        return hidden
+        return self._networks.encode(samples)
 
-    def _decode(
-        self, encoded: Sequence[Floats], limits: NDArray[np.int64], check: Callable[[], None]
-    ) -> list[list[int]]:
+    def _decode(self, encoded: Sequence[Floats], limits: Sequence[int], check: Callable[[], None]) -> list[Decoded]:
         """Greedy: the likeliest token each time, until every piece has ended or has as many tokens as its limit."""
-        fixed = _padded(encoded)
-        cache = _empty_cache(len(encoded))
-        tokens = np.full((len(encoded), 1), START, dtype=np.int64)
-        texts: list[list[int]] = [[] for _ in encoded]
-        running = np.ones(len(encoded), dtype=bool)
-        for step in range(int(limits.max())):
+        decoding = self._networks.decoding(encoded)
+        pieces = [Decoded() for _ in encoded]
+        running = list(range(len(pieces)))
+        tokens = np.full(len(pieces), START, dtype=np.int64)
+        while running:
             check()
-            inputs = {**fixed, **cache, "input_ids": tokens, "use_cache_branch": np.array([step > 0])}
-            outputs = dict(zip(self._outputs, self._decoder.run(None, inputs), strict=True))
-            chosen = outputs["logits"][:, -1].argmax(axis=-1)
-            running &= (chosen != END) & (step < limits)
-            if not running.any():
-                break
-            for row in np.flatnonzero(running):
-                texts[row].append(int(chosen[row]))
-            tokens = chosen[:, None]
-            cache |= _new_cache(outputs, with_encoder=step == 0)
-        return texts
+            step = decoding.step(tokens)
+            tokens = step.logits.argmax(axis=1)
+            probabilities = _probabilities(step.logits, tokens)
+            for number in running:
+                piece, n_frames = pieces[number], len(encoded[number])
+                piece.rows.append(step.attention[number, :, :n_frames].astype(np.float16))
+                piece.probabilities.append(float(probabilities[number]))
+                if tokens[number] != END:
+                    piece.tokens.append(int(tokens[number]))
+            running = [n for n in running if tokens[n] != END and len(pieces[n].tokens) < limits[n]]
+        return pieces
 
-    def _text(self, tokens: Sequence[int], duration_s: float, *, ended: bool) -> str:
-        joined = b"".join(self._tokens[token] for token in tokens)
-        text = joined.decode("utf-8", "replace").replace(SPACE, " ").strip()
-        return text_without_loops(text, duration_s, ended=ended)
+    def _words(self, found: Decoded, samples: Floats, *, ended: bool) -> list[Word]:
+        texts = [self._tokens[token] for token in found.tokens]
+        words = placed_words(texts, found.probabilities, np.stack(found.rows), samples)
+        return words_without_loops(words, len(samples) / SAMPLE_RATE_HZ, ended=ended)
 
 
 def read_tokens(data: bytes) -> list[bytes]:
@@ -112,48 +111,8 @@ def read_tokens(data: bytes) -> list[bytes]:
     return tokens
 
 
-def _open(path: Path) -> InferenceSession:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    # One core per call: calls run side by side, which wastes less than splitting such small products.
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    options.enable_cpu_mem_arena = False  # the arena keeps the peak of every shape it has seen
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's own errors share no base class but Exception
-        raise EngineUnavailable(
-            f"The built-in Moonshine model {path.name} does not load ({error}). Install moonshine-voice==0.0.71 again."
-        ) from error
-
-
-def _padded(encoded: Sequence[Floats]) -> dict[str, NDArray[Any]]:
-    """Encoder frames of all pieces as one array, and the mask that tells frames from padding."""
-    longest = max(len(hidden) for hidden in encoded)
-    hidden = np.zeros((len(encoded), longest, encoded[0].shape[1]), np.float32)
-    mask = np.zeros((len(encoded), longest * FRAME_SAMPLES), np.int64)
-    for row, piece in enumerate(encoded):
-        hidden[row, : len(piece)] = piece
-        mask[row, : len(piece) * FRAME_SAMPLES] = 1
-    return {"encoder_hidden_states": hidden, "encoder_attention_mask": mask}
-
-
-def _empty_cache(n_pieces: int) -> dict[str, NDArray[Any]]:
-    return {
-        f"past_key_values.{layer}.{side}.{part}": np.zeros(
-            (n_pieces, HEADS, 0 if side == "decoder" else 1, HEAD_SIZE), np.float32
-        )
-        for layer in range(LAYERS)
-        for side in ("decoder", "encoder")
-        for part in ("key", "value")
-    }
-
-
-def _new_cache(outputs: dict[str, NDArray[Any]], *, with_encoder: bool) -> dict[str, NDArray[Any]]:
-    """What the next step needs of this one; the encoder's part is only made by the first."""
-    return {
-        name.replace("present", "past_key_values"): value
-        for name, value in outputs.items()
-        if name.startswith("present") and (with_encoder or ".decoder." in name)
-    }
+def _probabilities(logits: Floats, chosen: NDArray[np.int64]) -> Floats:
+    """(n_pieces,): the softmax's share of the chosen tokens."""
+    top = np.take_along_axis(logits, chosen[:, None], axis=1)
+    shares: Floats = 1 / np.exp(logits - top).sum(axis=1)
+    return shares

@@ -17,7 +17,7 @@ from backend.database.session import Database
 from backend.domain.jobs import Superseded, error_to_json
 from backend.domain.states.conversations import ConversationStatus
 from backend.domain.states.jobs import MAX_CRASHES, JobStatus, Turn, crashes_at_claim, turn_of
-from backend.errors import DatabaseUnavailable, ProcessingFailed, StorageMisconfigured
+from backend.errors import DatabaseUnavailable, EngineUnavailable, ModelMissing, ProcessingFailed, StorageMisconfigured
 from backend.services.jobs.recording import OutOfReach, Recordings
 from backend.services.jobs.steps import DurableSteps, Interrupted, Interruption, JobProgress
 from backend.services.processing.service import ProcessingService
@@ -137,13 +137,14 @@ class Attempts:
 
     async def _end(self, job: Job, recording: SpooledFile | None, error: Exception, progress: JobProgress) -> None:
         """Queue the job again if the recording may yet be processed, else write why it failed."""
-        out_of_reach = isinstance(error, OutOfReach)
+        out_of_reach = isinstance(error, OutOfReach | ModelMissing)
         if isinstance(error, DatabaseUnavailable) or (out_of_reach and job.crashes + 1 < MAX_CRASHES):
-            why = " for another process, because this one cannot read it" if out_of_reach else ""
+            lack = "does not have its model" if isinstance(error, ModelMissing) else "cannot read it"
+            why = f" for another process, because this one {lack}" if out_of_reach else ""
             logger.warning("job %s is queued again%s: %s", job.id, why, error)
             await until_available(lambda: self.requeue(job, crashed=out_of_reach), progress.check)
             return
-        cause = StorageMisconfigured(str(error)) if out_of_reach else error
+        cause = _lasting(error)
         if await self._processing.fail(job, recording, cause, progress.check) != job.id:
             await self._accepted.remove(job.id)
 
@@ -153,6 +154,14 @@ class Attempts:
             abandoned = await jobs.abandon(session, job.id, job.attempt, at=datetime.now(UTC))
         if abandoned is not None:
             await self._accepted.remove(job.id)
+
+
+def _lasting(error: Exception) -> Exception:
+    """Why a job has failed that no process could do. The recording is kept: with another model, or an operator's help,
+    a retry may do it."""
+    if isinstance(error, OutOfReach):
+        return StorageMisconfigured(str(error))
+    return EngineUnavailable(str(error)) if isinstance(error, ModelMissing) else error
 
 
 async def _park(session: AsyncSession, job: Job, crashes: int) -> None:

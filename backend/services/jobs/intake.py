@@ -111,7 +111,8 @@ class Intake:
         Raises:
             TooManyJobs: the queue is full; raised before any of the recording is read.
             InvalidAudio: these bytes are no recording.
-            InvalidInput: the callback URL cannot be used, or the idempotency key belongs to another request.
+            InvalidInput: the callback URL cannot be used, the idempotency key belongs to another request, or no model
+                on this disk does what is asked for.
             StorageError: the recording cannot be stored.
             DatabaseUnavailable
             AppError: as `Sources.open`.
@@ -154,6 +155,8 @@ class Intake:
         if found := await self._find_same(upload, options, how):
             return view_of(found)
         try:
+            if not self._share_recordings:  # else workers have the models, and this process may have none
+                await self._speech.check(options.speech.transcribe)
             media = await self._speech.probe(upload.spooled.path)
         except InvalidInput:
             self._metrics.ended("refused")
@@ -177,7 +180,7 @@ class Intake:
         async with self._database.transaction() as session:
             if how.idempotency_key is not None:
                 found = await jobs.find_by_key(session, how.owner, how.idempotency_key)
-                if found and (found.sha256 != sha256 or found.options != OPTIONS.dump_python(options, mode="json")):
+                if found and (found.sha256 != sha256 or OPTIONS.validate_python(found.options) != options):
                     raise InvalidInput("This Idempotency-Key was used for another recording or other options.")
                 if found:
                     return found
@@ -213,7 +216,7 @@ class Intake:
             status=ConversationStatus.PROCESSING,
             filename=job.filename,
             recording_url=stored.locator if stored else None,
-            engines=self._speech.engines,
+            engines=self._speech.engines_for(options.speech.transcribe),
             warnings=[*stored.warnings] or None if stored else None,
             created_at=job.created_at,
         )

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import UTC, datetime
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -78,15 +78,15 @@ class JobService:
             raise error_from_json(job.error or {})
         return job
 
-    async def result(self, job: JobView) -> tuple[DetailedConversation, Mapping[str, float]]:
-        """The conversation of a job that has completed, with everything, and the seconds that each stage took.
+    async def result(self, job: JobView) -> tuple[DetailedConversation, JobView]:
+        """The conversation of a job that has completed, with everything, and the job.
 
         Raises:
             NotFound: the conversation was deleted since.
         """
         async with self._database.transaction() as session:
             row = await conversations.get_conversation(session, job.conversation_id, detailed=True)
-            return detail_of(row), job.timings_s
+            return detail_of(row), job
 
     async def follow(self, job_id: str) -> AsyncGenerator[JobView, None]:
         """The job's state now and whenever it has changed, until it has ended.

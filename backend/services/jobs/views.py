@@ -20,6 +20,7 @@ class JobView:
         priority: jobs with a smaller one are served first.
         error: why it failed, as `error_to_json` writes it.
         timings_s: seconds per stage, once it has completed.
+        coverage: how much of the speech has words, once it has completed; empty if it was not measured.
     """
 
     id: str
@@ -35,6 +36,7 @@ class JobView:
     sha256: str
     error: Mapping[str, object] | None
     timings_s: Mapping[str, float]
+    coverage: Mapping[str, object]
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -54,6 +56,7 @@ def view_of(row: Job, position: int | None = None) -> JobView:
         size_bytes=row.size_bytes,
         sha256=row.sha256,
         error=row.error,
+        coverage=cast("Mapping[str, object]", (row.result or {}).get("coverage", {})),
         timings_s=cast("Mapping[str, float]", (row.result or {}).get("timings_s", {})),
         created_at=row.created_at,
         started_at=row.started_at,

@@ -15,12 +15,15 @@ from backend.database.models import Conversation, Job
 from backend.database.session import Database
 from backend.domain.manifest import manifest_of
 from backend.domain.rendering.formats import to_text
+from backend.domain.transcript import Coverage
 from backend.domain.voices import SpeakerIdentity
 from backend.errors import StorageError
 from backend.services.speech.values import SpeechResult
 from backend.services.storage import SpooledFile, StorageService, StoredObject
 
 logger = logging.getLogger(__name__)
+
+PLACES_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +158,20 @@ def warnings_of(speech: SpeechResult, objects: Sequence[StoredObject]) -> list[s
     Nothing of the manifest: it cannot tell of itself, and rows that are rebuilt from it are to be the same.
     """
     found = dict.fromkeys(warning for item in objects if item.kind != "metadata" for warning in item.warnings)
-    return list(found | dict.fromkeys(loss.sentence for loss in speech.losses))
+    found |= dict.fromkeys(speech.warnings)
+    found |= dict.fromkeys(loss.sentence for loss in speech.losses)
+    return list(found | dict.fromkeys(_coverage_warnings(speech.coverage)))
+
+
+def _coverage_warnings(coverage: Coverage) -> list[str]:
+    if not coverage.without_words_s:
+        return []
+    places = ", ".join(f"{start_s:.1f} to {end_s:.1f} s" for start_s, end_s in coverage.without_words[:PLACES_NAMED])
+    more = len(coverage.without_words) - PLACES_NAMED
+    return [
+        f"{coverage.without_words_s:.1f} of {coverage.speech_s:.1f} s of speech have no words in the transcript: "
+        f"{places}{f' and {more} more stretches' if more > 0 else ''}."
+    ]
 
 
 def _manifest(conversation: Conversation, heard: Attributed, objects: Sequence[StoredObject]) -> dict[str, object]:

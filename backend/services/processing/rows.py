@@ -5,6 +5,7 @@ can make.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -42,7 +43,7 @@ class ResultRows:
             Superseded
         """
         speech, at = heard.speech, heard.completed_at
-        result = {"timings_s": dict(timings_s)}
+        result = {"timings_s": dict(timings_s), "coverage": asdict(speech.coverage)}
         async with self._database.transaction() as session:
             await jobs.complete(session, job.id, job.attempt, result=result, at=datetime.now(UTC))
             row = await _get_conversation(session, job.conversation_id)

@@ -75,7 +75,12 @@ class ProcessingService:
         stored = await self._store(job, conversation, recording, heard, steps)
         await self._commit(job, heard, stored, steps)
         # From here on the job is over: nothing may ask whether it is still wanted.
-        self._metrics.completed(heard.speech.duration_s, steps.timings_s)
+        self._metrics.completed(
+            heard.speech.duration_s,
+            steps.timings_s,
+            heard.speech.coverage.speech_s,
+            heard.speech.coverage.without_words_s,
+        )
 
     async def fail(
         self, job: Job, recording: SpooledFile | None, error: Exception, check: Callable[[], None]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,16 +14,22 @@ import anyio.to_thread
 
 from backend.concurrency.waiting import all_of
 from backend.domain.attribution import attribute, speaker_stats
+from backend.domain.coverage import together
 from backend.domain.transcript import Diarization, Transcription
 from backend.engines.audio.allowance import Allowance
 from backend.engines.audio.probe import MediaInfo
 from backend.engines.audio.samples import MAX_DECODE_S, Audio, decode_tracks, probe
 from backend.engines.audio.vad import speech_regions
-from backend.engines.base import Diarizer, TranscribeOptions, Transcriber
+from backend.engines.base import Diarizer, Progress, TranscribeOptions, Transcriber
+from backend.engines.inventory import SpeechModel
 from backend.engines.lazy import Lazy
+from backend.services.speech.choice import choose
+from backend.services.speech.listening import Listened, listen_again
+from backend.services.speech.models import Models
 from backend.services.speech.steps import Steps
 from backend.services.speech.values import (
     Channels,
+    Choice,
     EngineOutput,
     Recording,
     RecordingFacts,
@@ -35,19 +43,15 @@ ATTRIBUTION = (
     "Speaker diarization: pyannote community-1 by pyannote, CC BY 4.0",
     "Built-in English transcription: Moonshine tiny-en by Useful Sensors, MIT",
     "Whisper models by OpenAI, MIT, where configured",
+    "Parakeet models by NVIDIA, CC BY 4.0, where configured",
 )
 
 
-def _name(engine: Lazy[Transcriber] | Lazy[Diarizer]) -> str:
-    """What the loaded engine calls itself (with device and precision), else what it was announced as."""
-    return engine.get().name if engine.loaded else engine.name
-
-
 class SpeechPipeline:
-    """One transcriber and one diarizer (or none), loaded on first use.
+    """The transcribers on this disk and one diarizer (or none), loaded on first use.
 
     Args:
-        transcriber: the engine that hears words.
+        transcriber: the engine that hears words, or the models of which one is chosen for each recording.
         diarizer: the engine that tells voices apart; None: everything is one speaker's.
         max_audio_s: longest recording in decoded seconds.
         max_decode_s: longest decoding in seconds of computing.
@@ -59,7 +63,7 @@ class SpeechPipeline:
 
     def __init__(
         self,
-        transcriber: Lazy[Transcriber],
+        transcriber: Models | Lazy[Transcriber],
         diarizer: Lazy[Diarizer] | None,
         *,
         max_audio_s: float,
@@ -69,7 +73,7 @@ class SpeechPipeline:
         decoding: Allowance | None = None,
         keep_voices: bool = True,
     ) -> None:
-        self._transcriber = transcriber
+        self.models = transcriber if isinstance(transcriber, Models) else Models.only(transcriber)
         self._diarizer = diarizer
         self._max_audio_s = max_audio_s
         self._max_decode_s = max_decode_s
@@ -87,31 +91,36 @@ class SpeechPipeline:
 
     @property
     def engines(self) -> dict[str, str]:
-        """Role → engine name, loaded or not."""
-        return {
-            "transcription": _name(self._transcriber),
-            "diarization": _name(self._diarizer) if self._diarizer else "none",
-        }
+        """Role → engine name, loaded or not; for a recording of which nothing is known."""
+        return self.engines_for(TranscribeOptions())
+
+    def engines_for(self, options: TranscribeOptions) -> dict[str, str]:
+        """As `engines`, for a recording with these options; the language that is heard may decide otherwise."""
+        return self._engines(self.models.expected(options))
+
+    def _engines(self, model: str) -> dict[str, str]:
+        diarizer = self._diarizer
+        told = (diarizer.get().name if diarizer.loaded else diarizer.name) if diarizer else "none"
+        return {"transcription": self.models.engine_name(model), "diarization": told}
 
     @property
     def ready(self) -> bool:
-        """Whether every model is in memory."""
-        return self._transcriber.loaded and (self._diarizer is None or self._diarizer.loaded)
+        """Whether every model is in memory that a request without options needs."""
+        return self.models.ready and (self._diarizer is None or self._diarizer.loaded)
 
     async def warm(self) -> None:
-        """Load every model now.
+        """Load the models now that a request without options needs.
 
         Raises:
             EngineUnavailable: a model is missing or damaged.
         """
-        await anyio.to_thread.run_sync(self._transcriber.get, limiter=self._asr_limiter)
+        await anyio.to_thread.run_sync(self.models.warm, limiter=self._asr_limiter)
         if self._diarizer:
             await anyio.to_thread.run_sync(self._diarizer.get, limiter=self._diarization_limiter)
 
     async def check(self, options: TranscribeOptions) -> None:
-        """Refuse options that the engine cannot meet. Raises InvalidInput."""
-        transcriber = await anyio.to_thread.run_sync(self._transcriber.get, limiter=self._load_limiter)
-        transcriber.check(options)
+        """Refuse what no model on this disk can do; nothing is loaded. Raises InvalidInput, ModelMissing."""
+        await anyio.to_thread.run_sync(self.models.check, options, limiter=self._load_limiter)
 
     async def probe(self, path: Path) -> MediaInfo:
         """What a recording's container claims, without decoding it. Raises as `backend.engines.audio.probe.probe`."""
@@ -127,17 +136,40 @@ class SpeechPipeline:
 
         Raises:
             EngineUnavailable: a model cannot be loaded.
-            InvalidInput: the bytes are no usable recording, or the engine does not know the language asked for.
+            InvalidInput: the bytes are no usable recording, or no model may hear its language.
+            ModelMissing: the model asked for is not on this disk.
             TooLarge: longer than MAX_AUDIO_SECONDS.
         """
         await self.check(options.transcribe)
         samples = _Samples(partial(self._decode, path, options, steps))
         try:
             facts = await steps.run("decode", samples.get_facts, RecordingFacts)
-            hear = self._hear_tracks if facts.tracks > 1 else self._hear
-            return EngineOutput(facts, *await hear(samples, options, steps))
+            choice = await steps.run("identify", partial(self._choose, samples, options.transcribe, steps), Choice)
+            chosen = replace(
+                options, transcribe=replace(options.transcribe, language=choice.language, model=choice.model)
+            )
+            async with self._leased(self.models.found_for(choice.model, options.transcribe)) as transcriber:
+                transcriber.check(chosen.transcribe)
+                hear = self._hear_tracks if facts.tracks > 1 else self._hear
+                listened, diarization = await hear(transcriber, samples, chosen, steps)
+            return EngineOutput(facts, choice, listened.transcription, diarization, listened.coverage)
         finally:
             samples.close()
+
+    async def _choose(self, samples: _Samples, options: TranscribeOptions, steps: Steps) -> Choice:
+        tracks = (await samples.get()).tracks
+        run = partial(choose, self.models, tracks, options, partial(steps.progress, "identify"))
+        return await anyio.to_thread.run_sync(run, limiter=self._asr_limiter)
+
+    @asynccontextmanager
+    async def _leased(self, model: SpeechModel) -> AsyncIterator[Transcriber]:
+        """A model that stays in memory inside the block."""
+        lease = self.models.lease(model)
+        transcriber = await anyio.to_thread.run_sync(lease.__enter__, limiter=self._load_limiter)
+        try:
+            yield transcriber
+        finally:
+            lease.__exit__(None, None, None)
 
     async def attribute(self, output: EngineOutput) -> SpeechResult:
         """Give what was said to who said it; in a thread, since a day of words takes seconds."""
@@ -147,10 +179,20 @@ class SpeechPipeline:
         facts, diarization = output.facts, output.diarization
         transcript, labels = attribute(output.transcription, diarization)
         stats = speaker_stats(transcript, diarization, labels)
-        engines = self.engines | ({"diarization": "channels"} if facts.tracks > 1 else {})
+        engines = self._engines(output.choice.model) | ({"diarization": "channels"} if facts.tracks > 1 else {})
         heard = diarization.voices if diarization else {}
         voices = {labels[label]: voice for label, voice in heard.items() if label in labels}
-        return SpeechResult(transcript, stats, facts.duration_s, facts.media, engines, voices, losses=facts.losses)
+        return SpeechResult(
+            transcript,
+            stats,
+            facts.duration_s,
+            facts.media,
+            engines,
+            voices,
+            losses=facts.losses,
+            coverage=output.coverage,
+            warnings=output.choice.warnings,
+        )
 
     async def _decode(self, path: Path, options: SpeechOptions, steps: Steps) -> Recording:
         def run() -> Recording:
@@ -175,10 +217,9 @@ class SpeechPipeline:
         return await anyio.to_thread.run_sync(run, limiter=self._decode_limiter)
 
     async def _hear(
-        self, samples: _Samples, options: SpeechOptions, steps: Steps
-    ) -> tuple[Transcription, Diarization | None]:
-        """Both branches: side by side, or one after the other if the transcriber needs the turns."""
-        transcriber = await anyio.to_thread.run_sync(self._transcriber.get, limiter=self._load_limiter)
+        self, transcriber: Transcriber, samples: _Samples, options: SpeechOptions, steps: Steps
+    ) -> tuple[Listened, Diarization | None]:
+        """Both branches, side by side or, if the transcriber needs the turns, one by one; then what they left out."""
 
         async def diarize() -> Diarization | None:
             engine = self._diarizer
@@ -198,30 +239,46 @@ class SpeechPipeline:
             async def work() -> Transcription:
                 audio = (await samples.get()).tracks[0]
                 report = partial(steps.progress, "transcribe")
-                run = partial(transcriber.transcribe, audio, options.transcribe, turns, report)
+                run = partial(self._transcribe, transcriber, audio, options.transcribe, turns, report)
                 return await anyio.to_thread.run_sync(run, limiter=self._asr_limiter)
 
             return await steps.run("transcribe", work, Transcription)
 
         if transcriber.needs_turns:
             diarization = await diarize()
-            return await transcribe(diarization), diarization
-        return await all_of(transcribe(None), diarize())
+            heard = await transcribe(diarization)
+        else:
+            heard, diarization = await all_of(transcribe(None), diarize())
+
+        async def listen() -> Listened:
+            audio = (await samples.get()).tracks[0]
+            run = partial(
+                listen_again,
+                transcriber,
+                audio,
+                options.transcribe,
+                heard,
+                diarization,
+                lambda _: steps.progress("transcribe", 1.0),
+            )
+            return await anyio.to_thread.run_sync(run, limiter=self._asr_limiter)
+
+        return await steps.run("listen", listen, Listened), diarization
 
     async def _hear_tracks(
-        self, samples: _Samples, options: SpeechOptions, steps: Steps
-    ) -> tuple[Transcription, Diarization]:
+        self, transcriber: Transcriber, samples: _Samples, options: SpeechOptions, steps: Steps
+    ) -> tuple[Listened, Diarization]:
         """Every track by itself; who speaks is known, only when is asked."""
-        transcriber = await anyio.to_thread.run_sync(self._transcriber.get, limiter=self._load_limiter)
 
         def hear(audio: Audio, number: int, count: int) -> TrackOutput:
             def report(fraction: float) -> None:
                 steps.progress("transcribe", (number + fraction) / count)
 
             turns = tuple(replace(turn, speaker=f"channel {number}") for turn in speech_regions(audio, report))
-            return TrackOutput(
-                transcriber.transcribe(audio, options.transcribe, Diarization(turns, turns), report), turns
-            )
+            spoken = Diarization(turns, turns)
+            heard = self._transcribe(transcriber, audio, options.transcribe, spoken, report)
+            listened = listen_again(transcriber, audio, options.transcribe, heard, spoken, lambda _: report(1.0))
+            return TrackOutput(listened.transcription, turns, listened.coverage)
 
         async def work() -> TracksOutput:
             tracks = (await samples.get()).tracks
@@ -242,7 +299,21 @@ class SpeechPipeline:
         ]
         turns = tuple(sorted((turn for track in heard for turn in track.turns), key=lambda turn: turn.start_s))
         language = next((track.transcription.language for track in heard if track.transcription.language), None)
-        return Transcription(tuple(segments), language), Diarization(turns, turns)
+        coverage = together(track.coverage for track in heard)
+        return Listened(Transcription(tuple(segments), language), coverage), Diarization(turns, turns)
+
+    def _transcribe(
+        self,
+        transcriber: Transcriber,
+        audio: Audio,
+        options: TranscribeOptions,
+        turns: Diarization | None,
+        progress: Progress,
+    ) -> Transcription:
+        began = time.perf_counter()
+        heard = transcriber.transcribe(audio, options, turns, progress)
+        self.models.note(options.model or "", audio.duration_s, time.perf_counter() - began)
+        return heard
 
 
 class _Samples:

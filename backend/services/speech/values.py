@@ -7,14 +7,23 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from backend.domain.losses import Loss
-from backend.domain.transcript import Diarization, SpeakerCount, SpeakerStats, SpeakerTurn, Transcript, Transcription
+from backend.domain.transcript import (
+    Coverage,
+    Diarization,
+    SpeakerCount,
+    SpeakerStats,
+    SpeakerTurn,
+    Transcript,
+    Transcription,
+)
 from backend.domain.voices import Voice
 from backend.engines.audio.probe import MediaInfo
 from backend.engines.audio.samples import Audio
 from backend.engines.base import TranscribeOptions
 
 StageProgress = Callable[[str, float], None]
-"""Called with a stage's name ("decode", "diarize", "transcribe", "store") and its fraction done; from any thread."""
+"""Called with a stage's name ("decode", "identify", "diarize", "transcribe", "listen", "store") and its fraction done;
+from any thread."""
 
 
 def ignore_progress(_stage: str, _fraction: float) -> None:
@@ -69,7 +78,7 @@ class SpeechResult:
     """What the pipeline makes of a recording.
 
     `engines` maps a role to the engine that ran; `voices` a speaker of the transcript to an embedding, where the
-    diarizer has one.
+    diarizer has one; `warnings` are sentences for the answer.
     """
 
     transcript: Transcript
@@ -79,6 +88,23 @@ class SpeechResult:
     engines: dict[str, str]
     voices: Mapping[str, Voice] = field(default_factory=dict)
     losses: tuple[Loss, ...] = ()
+    warnings: tuple[str, ...] = ()
+    coverage: Coverage = field(default_factory=Coverage)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which model hears a recording, and in which language.
+
+    Attributes:
+        model: the model's name.
+        language: None: the engine detects it, or nobody speaks.
+        warnings: what the answer should say about it.
+    """
+
+    model: str
+    language: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +112,17 @@ class EngineOutput:
     """The output of the engines, before attribution; without a diarizer, `diarization` is None."""
 
     facts: RecordingFacts
+    choice: Choice
     transcription: Transcription
     diarization: Diarization | None
+    coverage: Coverage = field(default_factory=Coverage)
 
 
 @dataclass(frozen=True, slots=True)
 class TrackOutput:
     transcription: Transcription
     turns: tuple[SpeakerTurn, ...]
+    coverage: Coverage = field(default_factory=Coverage)
 
 
 @dataclass(frozen=True, slots=True)

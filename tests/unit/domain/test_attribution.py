@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,8 +35,8 @@ def test_a_segment_is_split_where_the_speaker_changes() -> None:
     heard = Transcription((segment((" Good", 1.0, 1.4), (" morning.", 1.5, 1.9), (" Hello.", 2.2, 2.8)),))
     transcript, _ = attribute(heard, DIARIZATION)
     assert [(piece.text, piece.speaker, piece.start_s, piece.end_s) for piece in transcript.segments] == [
-        ("Good morning.", "Speaker 1", 1.0, 1.9),
-        ("Hello.", "Speaker 2", 2.2, 2.8),
+        ("Good morning.", "Speaker 1", 0, 2),
+        ("Hello.", "Speaker 2", 2, 2.8),
     ]
 
 
@@ -61,6 +62,63 @@ def test_a_word_in_a_pause_goes_to_the_nearest_turn() -> None:
 def test_a_word_across_two_turns_goes_to_the_longer_overlap() -> None:
     assert TurnLookup(TURNS).speaker(1.5, 2.2) == "b"
     assert TurnLookup(TURNS).speaker(1.9, 3.0) == "a"
+
+
+def test_how_far_a_word_is_outside_of_a_speakers_turns() -> None:
+    lookup = TurnLookup(TURNS, (SpeakerTurn(0, 2, "b"), SpeakerTurn(1.5, 4, "a"), SpeakerTurn(6, 8, "b")))
+    assert lookup.away_s(Word("w", 1.6, 1.8), "a") == 0
+    assert lookup.away_s(Word("w", 2.3, 2.5), "b") == pytest.approx(0.4)
+    assert lookup.away_s(Word("w", 5.5, 5.7), "b") == pytest.approx(0.4)
+    assert lookup.away_s(Word("w"), "b") == 0
+
+
+def test_a_sentence_that_the_engine_cut_in_two_is_one_segment() -> None:
+    heard = Transcription((segment((" I", 1.0, 1.2), (" will", 1.3, 1.5)), segment((" drive.", 1.6, 1.9))))
+    transcript, _ = attribute(heard, DIARIZATION)
+    assert [(piece.text, piece.start_s, piece.end_s) for piece in transcript.segments] == [("I will drive.", 0, 2)]
+
+
+def test_two_sentences_of_the_engine_stay_two_segments() -> None:
+    heard = Transcription((segment((" I", 1.0, 1.2), (" will.", 1.3, 1.5)), segment((" Good.", 1.6, 1.9))))
+    assert len(attribute(heard, DIARIZATION)[0].segments) == 2
+
+
+def test_a_sentence_across_a_long_pause_is_two_segments() -> None:
+    turns = (SpeakerTurn(0, 9, "a"),)
+    heard = Transcription((segment((" I", 1.0, 1.2)), segment((" will.", 2.3, 2.5))))
+    assert len(attribute(heard, Diarization(turns, turns))[0].segments) == 2
+
+
+def test_where_two_talk_at_once_each_gets_the_words_of_their_sentence_once() -> None:
+    turns = (SpeakerTurn(0, 2.4, "tom"), SpeakerTurn(1.9, 5, "ewan"))
+    exclusive = (SpeakerTurn(0, 2.4, "tom"), SpeakerTurn(2.4, 5, "ewan"))
+    heard = Transcription(
+        (
+            segment((" Nothing", 0.1, 0.5), (" else", 0.6, 0.9), (" goes", 1.0, 1.4), (" wrong.", 1.5, 1.9)),
+            segment((" I", 2.0, 2.1), (" will", 2.15, 2.35), (" drive", 2.45, 2.8), (" there", 2.9, 3.1)),
+            segment((" and", 3.2, 3.3), (" collect", 3.4, 3.8), (" them.", 3.9, 4.2)),
+        )
+    )
+    transcript, _ = attribute(heard, Diarization(turns, exclusive))
+    assert [(piece.speaker, piece.text) for piece in transcript.segments] == [
+        ("Speaker 1", "Nothing else goes wrong."),
+        ("Speaker 2", "I will drive there and collect them."),
+    ]
+
+
+def test_a_segment_reaches_to_the_edges_of_its_turn_where_its_words_come_near() -> None:
+    turns = (SpeakerTurn(0, 4, "a"), SpeakerTurn(5, 9, "b"))
+    heard = Transcription((segment((" One.", 0.4, 3.5)), segment((" Two.", 6.5, 8.9))))
+    transcript, _ = attribute(heard, Diarization(turns, turns))
+    assert [(piece.start_s, piece.end_s) for piece in transcript.segments] == [(0, 4), (6.5, 9)]
+    assert transcript.segments[0].words[0].start_s == 0.4
+
+
+def test_segments_of_one_speaker_do_not_come_to_overlap() -> None:
+    turns = (SpeakerTurn(0, 4, "a"),)
+    heard = Transcription((segment((" One.", 0.4, 1.5)), segment((" Two.", 1.9, 3.2))))
+    transcript, _ = attribute(heard, Diarization(turns, turns))
+    assert [(piece.start_s, piece.end_s) for piece in transcript.segments] == [(0, 1.5), (1.9, 4)]
 
 
 def test_without_diarization_everything_is_one_speakers() -> None:

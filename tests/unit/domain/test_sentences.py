@@ -14,28 +14,69 @@ def words(text: str) -> list[Word]:
     return [Word(f" {word}") for word in text.split()]
 
 
+def mended(text: str, speakers: str, outside_a: str = "", outside_b: str = "") -> str:
+    """One letter per word: its speaker. One digit: how many tenths of a second it is outside of a speaker's turns."""
+    heard = words(text)
+    tenths = {"a": outside_a or "1" * len(heard), "b": outside_b or "1" * len(heard)}
+    number = {id(word): n for n, word in enumerate(heard)}
+    return "".join(
+        mend_sentences(heard, list(speakers), lambda word, speaker: int(tenths[speaker][number[id(word)]]) / 10)
+    )
+
+
 @pytest.mark.parametrize(
-    ("text", "speakers", "mended"),
+    ("text", "speakers", "expected"),
     [
         ("We open on Monday.", "aaab", "aaaa"),
         ("We open on Monday.", "baaa", "aaaa"),
+        ("I will collect them myself.", "bbaaa", "aaaaa"),
         ("We open on Monday. Good.", "aaaab", "aaaab"),
         ("We open on Monday", "aabb", "aabb"),
         ("We open on Monday", "abaa", "abaa"),
         ("Yes. We open on Monday.", "baaaa", "baaaa"),
         ("Yes please do.", "aab", "aab"),
         ("Is it open? It is.", "aaaba", "aaaba"),
+        ("It is very fine. I will collect them.", "aaabbbbb", "aaaabbbb"),
     ],
 )
-def test_one_stray_word_at_a_sentences_edge_joins_the_rest(text: str, speakers: str, mended: str) -> None:
-    assert "".join(mend_sentences(words(text), list(speakers))) == mended
+def test_odd_words_near_a_sentences_edge_join_the_rest(text: str, speakers: str, expected: str) -> None:
+    assert mended(text, speakers) == expected
+
+
+@pytest.mark.parametrize(("away_s", "expected"), [("6611", "aaaa"), ("7111", "baaa"), ("6111", "aaaa")])
+def test_only_words_within_six_tenths_of_a_second_change_hands(away_s: str, expected: str) -> None:
+    assert mended("We open on Monday.", "baaa", away_s) == expected
+
+
+def test_a_word_in_the_middle_of_a_sentence_changes_hands_where_its_speaker_talks_on() -> None:
+    assert mended("We open, mhm, on Monday.", "aabaa", "00000") == "aaaaa"
+    assert mended("We open, mhm, on Monday.", "aabaa", "00100") == "aabaa"
+
+
+WRONG = "If nothing goes wrong, I will drive there tomorrow."
+
+
+@pytest.mark.parametrize(
+    ("text", "speakers", "outside_a", "outside_b", "expected"),
+    [
+        (WRONG, "aaaaaabbb", "000000099", "999953000", "aaaabbbbb"),
+        (WRONG, "aaabbbbbb", "000013999", "999000000", "aaaabbbbb"),
+        (WRONG, "aaaaaabbb", "000000099", "999983000", "aaaaaabbb"),
+        (WRONG, "baaaabbbb", "100099999", "099900000", "aaaabbbbb"),
+        (WRONG.replace(",", ""), "aaaaaabbb", "000000099", "999953000", "aaaaaabbb"),
+    ],
+)
+def test_in_a_divided_sentence_the_speaker_changes_at_a_near_comma(
+    text: str, speakers: str, outside_a: str, outside_b: str, expected: str
+) -> None:
+    assert mended(text, speakers, outside_a, outside_b) == expected
 
 
 @given(st.lists(st.sampled_from(["yes", "no.", "well", "ok?"]), max_size=20), st.data())
 def test_mending_keeps_one_speaker_per_word_and_invents_none(text: list[str], data: st.DataObject) -> None:
     speakers = data.draw(st.lists(st.sampled_from("abc"), min_size=len(text), max_size=len(text)))
-    mended = mend_sentences([Word(word) for word in text], speakers)
-    assert len(mended) == len(text) and set(mended) <= set(speakers)
+    theirs = mend_sentences([Word(word) for word in text], speakers)
+    assert len(theirs) == len(text) and set(theirs) <= set(speakers)
 
 
 def test_a_phrase_repeated_faster_than_anybody_talks_is_cut_to_one() -> None:
@@ -84,6 +125,12 @@ def test_words_that_each_take_their_time_are_all_kept() -> None:
 def test_words_that_share_a_moment_are_a_loop() -> None:
     piled = [Word(" again", 3.0, 3.1, 0.9), *[Word(" again", 3.1, 3.1, 0.9)] * 19]
     assert words_without_loops(piled) == piled[:1]
+
+
+def test_words_whose_times_say_little_must_fit_into_the_whole_audio() -> None:
+    piled = [Word(" again", 3.0, 3.1, 0.9)] * 20
+    assert words_without_loops(piled, 10.0) == piled
+    assert len(words_without_loops(piled, 1.0)) == 2
 
 
 def test_words_that_are_unlikely_and_repeated_are_a_loop() -> None:

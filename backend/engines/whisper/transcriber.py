@@ -1,40 +1,46 @@
-"""Whisper through faster-whisper: 99 languages, word times, batched decoding. Never downloads.
+"""Whisper through faster-whisper: 99 languages, word times, batches. Never downloads.
 
-The models and the place they are looked for live in `models.py`; cutting the audio at silences is the library's.
+The models and the place they are looked for live in `catalogue.py`; what is decoded when, in `rounds.py`.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from backend.domain.sentences import text_without_loops, words_without_loops
-from backend.domain.transcript import Diarization, Segment, Transcription, Word
-from backend.engines.audio.samples import Audio
-from backend.engines.base import Progress, TranscribeOptions
-from backend.engines.catalogue import KNOWN_MODELS, WHISPER_FILES, find_whisper
+import numpy as np
+
+from backend.domain.coverage import united
+from backend.domain.transcript import Diarization, Segment, SpeakerTurn, Transcription
+from backend.engines.audio.samples import SAMPLE_RATE_HZ, Audio
+from backend.engines.audio.vad import speech_regions
+from backend.engines.base import LanguageGuess, Progress, TranscribeOptions
+from backend.engines.catalogue import KNOWN_MODELS, WHISPER_FILES, find_whisper, missing_files
+from backend.engines.identification import identify
 from backend.engines.progress import watched
+from backend.engines.whisper.decoding import BatchDecoder, features_of
+from backend.engines.whisper.rounds import ROUNDS, HeardWindow, decode_in_rounds
+from backend.engines.whisper.windows import Span, Speech, Window, cut_windows
+from backend.engines.whisper.words import segments_of
 from backend.errors import EngineUnavailable, InvalidInput
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
-    from faster_whisper.transcribe import Segment as HeardSegment
 
 Device = Literal["auto", "cpu", "cuda"]
-
-# The batched decoder glues speech from both sides of a silence into one segment of up to 30 s; at such a pause it is
-# cut again, or a segment could span minutes of silence.
-PAUSE_S = 1.0
 
 # Whisper keeps half of its 448 positions for prompts; longer ones leave no positions for the text.
 PROMPT_TOKENS = 220
 
-# CTranslate2 stops a chunk of 30 s at half of the 448 positions; text that gets so far was not ended by the decoder.
-RUNAWAY_TOKENS = 220
+# A pause between words that a window may end in.
+SHORTEST_PAUSE_S = 0.2
+
+# Windows in which a language is looked for until one is more likely than not.
+LANGUAGE_WINDOWS = 4
 
 _CONTROL_TOKEN = re.compile(r"<\|[^|]*\|>")
 
@@ -44,6 +50,7 @@ class FasterWhisperTranscriber:
 
     Args:
         model: a name ("small"), a hub repository that is in the cache, or a directory.
+        name: what to call it; default: after `model`.
         models_dir: where named models are looked for before the user's hub cache.
         device: "auto" takes CUDA if there is a device.
         compute_type: "auto" is int8 on CPU and float16 on CUDA; else a CTranslate2 type.
@@ -55,12 +62,14 @@ class FasterWhisperTranscriber:
     """
 
     needs_turns = False
+    may_invent = True
 
     def __init__(
         self,
         model: str = "small",
         *,
         models_dir: Path | None = None,
+        name: str | None = None,
         device: Device = "auto",
         compute_type: str = "auto",
         threads: int = 0,
@@ -71,11 +80,15 @@ class FasterWhisperTranscriber:
         self._model = _load(path, device, compute_type, threads or len(os.sched_getaffinity(0)))
         self._languages = _languages(self._model)
         inner = self._model.model
-        self.name = f"faster-whisper {Path(model).name} ({_short(inner.compute_type)}, {inner.device})"
+        self.name = f"faster-whisper {name or Path(model).name} ({_short(inner.compute_type)}, {inner.device})"
 
     def check(self, options: TranscribeOptions) -> None:
         """Raises InvalidInput for a language that the model does not know."""
         self._language(options.language)
+
+    def identify(self, tracks: Sequence[Audio], progress: Progress) -> LanguageGuess | None:
+        """As `identification.identify`; for multilingual models."""
+        return identify(self._model, tracks, progress)
 
     def transcribe(
         self,
@@ -87,37 +100,67 @@ class FasterWhisperTranscriber:
         """Text with word times. Every `Word.text` keeps its leading space: joined and stripped they are the text.
 
         Args:
-            audio: read as a whole, (n_samples,) float32: 230 MB for an hour; the library cannot take windows.
+            audio: read in windows of at most 30 s.
             diarization: not used, this engine places words by itself.
 
         Raises:
             InvalidInput: the model does not know the language.
         """
         language = self._language(options.language)
-        prompt, hotwords = self._hints(options)
+        speech = Speech(_spans(speech_regions(audio, progress, least_pause_s=SHORTEST_PAUSE_S, padding_s=0.0)))
+        windows = cut_windows(speech.spans, partial(_quietest, audio), audio.duration_s)
         # A batch takes seconds and cannot be interrupted: who cancels need not wait for its end.
-        transcription = watched(partial(self._hear, audio, language, prompt, hotwords), progress)
+        work = partial(self._hear, audio, windows, speech, options, language)
+        heard, language = watched(work, progress) if windows else ([], None)
+        segments = tuple(segments_of(heard, speech, audio.duration_s))
         progress(1.0)
-        return transcription
+        return Transcription(segments, language if segments else None)
+
+    def transcribe_spans(
+        self, audio: Audio, spans: Sequence[Span], options: TranscribeOptions, progress: Progress
+    ) -> list[tuple[Segment, ...]]:
+        """See the protocol."""
+        language, speech = self._language(options.language), Speech(united(spans))
+        windows = [
+            Window(start_s, min(end_s, audio.duration_s), number) for number, (start_s, end_s) in enumerate(spans)
+        ]
+        work = partial(self._hear, audio, windows, speech, options, language, rounds=1)
+        heard, _ = watched(work, progress) if windows else ([], None)
+        return [
+            tuple(segments_of([one for one in heard if one.window.origin == number], speech, audio.duration_s))
+            for number in range(len(spans))
+        ]
 
     def _hear(
-        self, audio: Audio, language: str | None, prompt: str | None, hotwords: str | None, progress: Progress
-    ) -> Transcription:
-        from faster_whisper import BatchedInferencePipeline
+        self,
+        audio: Audio,
+        windows: Sequence[Window],
+        speech: Speech,
+        options: TranscribeOptions,
+        language: str | None,
+        progress: Progress,
+        *,
+        rounds: int = ROUNDS,
+    ) -> tuple[list[HeardWindow], str]:
+        """What was heard in windows, and the language given or detected."""
+        language = language or self._detect_language(audio, windows)
+        decoder = BatchDecoder(self._model, language, *self._hints(options))
+        heard = decode_in_rounds(windows, speech, audio.seconds, decoder.decode, self._batch_size, progress, rounds)
+        return heard, language
 
-        # A new pipeline for each call: it keeps the time of the last word in itself, which calls must not share.
-        heard, info = BatchedInferencePipeline(self._model).transcribe(
-            audio.read(),
-            language=language,
-            initial_prompt=prompt,
-            hotwords=hotwords,
-            batch_size=self._batch_size,
-            word_timestamps=True,
-            vad_filter=True,
-            condition_on_previous_text=False,
-        )
-        segments = tuple(_segments(_reported(heard, audio.duration_s, progress), audio.duration_s))
-        return Transcription(segments, info.language if segments else None)
+    def _detect_language(self, audio: Audio, windows: Sequence[Window]) -> str:
+        """The language of the first windows: the first that is more likely than not, else the likeliest in all."""
+        if not self._model.model.is_multilingual:
+            return "en"
+        likely: dict[str, float] = {}
+        for window in windows[:LANGUAGE_WINDOWS]:
+            features = features_of(self._model, [audio.seconds(window.start_s, window.end_s)])
+            token, probability = self._model.model.detect_language(self._model.encode(features))[0][0]
+            code = str(token).strip("<|>")
+            likely[code] = likely.get(code, 0.0) + probability
+            if probability > 0.5:
+                return code
+        return max(likely, key=lambda code: likely[code])
 
     def _language(self, code: str | None) -> str | None:
         language = code.strip().lower() if code else None
@@ -142,13 +185,17 @@ class FasterWhisperTranscriber:
         return tokenizer.decode(tokens[kept]).strip() or None
 
 
+def _spans(turns: Iterable[SpeakerTurn]) -> list[Span]:
+    return [(turn.start_s, turn.end_s) for turn in turns]
+
+
 def _find(model: str, models_dir: Path | None) -> Path:
     path = find_whisper(model, models_dir)
     if path is not None:
         return path
     directory = Path(model).expanduser()
     if "/" in model and directory.is_dir():
-        missing = [name for name in WHISPER_FILES if not (directory / name).is_file()]
+        missing = missing_files(directory)
         raise EngineUnavailable(f"{directory} is no complete faster-whisper model: {', '.join(missing)} missing.")
     if model in KNOWN_MODELS:
         raise EngineUnavailable(f"The Whisper model {model} is not on this machine: run `aperta models pull {model}`.")
@@ -199,43 +246,9 @@ def _short(compute_type: str) -> str:
     return compute_type.removesuffix("_float32")
 
 
-def _reported(heard: Iterable[HeardSegment], duration_s: float, progress: Progress) -> Iterator[HeardSegment]:
-    for segment in heard:
-        yield segment
-        progress(min(1.0, segment.end / duration_s))
-
-
-def _segments(heard: Iterable[HeardSegment], duration_s: float) -> Iterator[Segment]:
-    for segment in heard:
-        ended = len(segment.tokens) < RUNAWAY_TOKENS
-        words = words_without_loops(
-            [_word(word.word, word.start, word.end, word.probability, duration_s) for word in segment.words or ()],
-            ended=ended,
-        )
-        if words:
-            yield from (_joined(run) for run in _runs(words) if any(word.text.strip() for word in run))
-        elif segment.text.strip():
-            end_s = min(segment.end, duration_s)
-            text = text_without_loops(segment.text.strip(), end_s - segment.start, ended=ended)
-            yield Segment(segment.start, end_s, text)
-
-
-def _word(text: str, start_s: float, end_s: float, probability: float, duration_s: float) -> Word:
-    """Clamp times that the library rounded past the end of the recording, or into the wrong order."""
-    start_s = min(max(0.0, float(start_s)), duration_s)
-    return Word(text, start_s, min(max(start_s, float(end_s)), duration_s), float(probability))
-
-
-def _runs(words: Sequence[Word]) -> Iterator[Sequence[Word]]:
-    """Cut at pauses of `PAUSE_S` or more."""
-    first = 0
-    for i in range(1, len(words)):
-        if (words[i].start_s or 0.0) - (words[i - 1].end_s or 0.0) >= PAUSE_S:
-            yield words[first:i]
-            first = i
-    yield words[first:]
-
-
-def _joined(words: Sequence[Word]) -> Segment:
-    text = "".join(word.text for word in words).strip()
-    return Segment(words[0].start_s or 0.0, words[-1].end_s or 0.0, text, tuple(words))
+def _quietest(audio: Audio, start_s: float, end_s: float) -> float:
+    """Middle of the quietest tenth of a second: a pause between words, if there is one."""
+    frame = SAMPLE_RATE_HZ // 10
+    samples = audio.seconds(start_s, end_s)
+    energy = np.square(samples[: len(samples) // frame * frame].reshape(-1, frame)).mean(axis=1)
+    return start_s + (int(energy.argmin()) + 0.5) * frame / SAMPLE_RATE_HZ

@@ -1,0 +1,1 @@
+"""How a speech model gets onto this disk."""

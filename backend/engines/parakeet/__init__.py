@@ -1,0 +1,1 @@
+"""NVIDIA's Parakeet TDT on ONNX Runtime, through onnx-asr."""

@@ -1,0 +1,1 @@
+"""Whisper through faster-whisper: windows cut in silence, decoded in batches and in rounds."""
