@@ -23,7 +23,11 @@ from backend.services.speech.pipeline import SpeechPipeline
 from backend.services.storage import StorageConfig, StorageParts
 from backend.wiring.services import Services, open_services
 
-pytest_plugins = ["tests.support.fixtures_storage", "tests.support.fixtures_reconciliation"]
+pytest_plugins = [
+    "tests.support.fixtures_storage",
+    "tests.support.fixtures_reconciliation",
+    "tests.support.fixtures_webhooks",
+]
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "samples" / "meeting.flac"

@@ -11,7 +11,15 @@ from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import URL, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, NotSupportedError, ProgrammingError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    DisconnectionError,
+    IntegrityError,
+    NotSupportedError,
+    ProgrammingError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
@@ -36,13 +44,17 @@ IDENTITY = {
 
 IDLE_LIMIT_MS = 15_000
 """A process that freezes inside a transaction holds its locks no longer than this."""
-LIMIT_IDLE = f"SET idle_in_transaction_session_timeout = {IDLE_LIMIT_MS}"
-"""The first statement on a connection to PostgreSQL. PgBouncer refuses it as a parameter of the connection."""
+LIMIT_IDLE = f"SELECT pg_backend_pid(), set_config('idle_in_transaction_session_timeout', '{IDLE_LIMIT_MS}', false)"
+"""The first statement on a connection to PostgreSQL. PgBouncer refuses the limit as a parameter of the connection. The
+process id is that of the connection's greeting only if no pooler is between: poolers invent theirs."""
 UNPREPARED: Mapping[str, Any] = MappingProxyType(
     {"statement_cache_size": 0, "prepared_statement_cache_size": 0, "prepared_statement_name_func": str}
 )
 """For asyncpg: statements without a name, which end with their transaction. A pooler that pools by transaction gives
-the next transaction another connection, on which a named statement is unknown."""
+the next transaction another connection, on which a named statement is unknown. Without a pooler statements have names:
+that saves 4 to 18 % of the CPU time of a commit, the server's included."""
+NAMED_FROM = 5
+"""psycopg gives a statement a name when it has run so often (its default)."""
 
 UNAVAILABLE_SQLSTATES = ("08", "25", "28", "3D", "40", "53", "57", "58")
 """Classes of PostgreSQL's error codes: connection, state, log-in, catalog, rollback, resources, operator, system."""
@@ -193,8 +205,10 @@ def set_up_psycopg(connection: Any, _record: object = None) -> None:
     """As `UNPREPARED` and `LIMIT_IDLE` say, for a new connection of psycopg."""
     connection.prepare_threshold = None
     automatic, connection.autocommit = connection.autocommit, True
-    connection.execute(LIMIT_IDLE)
+    pid, _ = connection.execute(LIMIT_IDLE).fetchone()
     connection.autocommit = automatic
+    if pid == connection.info.backend_pid:
+        connection.prepare_threshold = NAMED_FROM
 
 
 def durable_url(url: str) -> str:
@@ -235,7 +249,7 @@ def open_engine(url: str) -> AsyncEngine:
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
         engine = create_async_engine(url, pool_pre_ping=True, hide_parameters=True, connect_args={**UNPREPARED})
-        event.listen(engine.sync_engine, "connect", _limit_idle)
+        _Route().watch(engine)
         return engine
     if parsed.database and not parsed.database.startswith("file:"):
         _make_file(Path(parsed.database))
@@ -250,8 +264,36 @@ def _make_file(path: Path) -> None:
     path.open("ab").close()
 
 
-def _limit_idle(connection: Any, _record: object) -> None:
-    connection.run_async(lambda driver: driver.execute(LIMIT_IDLE))
+class _Route:
+    """Whether connections lead straight to PostgreSQL. The first one finds out, and is replaced by one with names."""
+
+    def __init__(self) -> None:
+        self._is_direct = False
+
+    def watch(self, engine: AsyncEngine) -> None:
+        """See to all connections of an engine."""
+        event.listen(engine.sync_engine, "do_connect", self._choose)
+        event.listen(engine.sync_engine, "connect", self._greet)
+        event.listen(engine.sync_engine, "checkout", self._replace)
+
+    def _choose(self, _dialect: object, record: Any, _arguments: object, parameters: dict[str, Any]) -> None:
+        if self._is_direct:
+            for name in UNPREPARED:
+                parameters.pop(name, None)
+        record.info["named"] = self._is_direct
+
+    def _greet(self, connection: Any, _record: object) -> None:
+        connection.run_async(self._look)
+
+    async def _look(self, driver: Any) -> None:
+        async with driver.transaction():  # so that a pooler keeps to one connection
+            pid = await driver.fetchval(LIMIT_IDLE)
+        self._is_direct = pid == driver.get_server_pid()
+
+    def _replace(self, _connection: object, record: Any, _proxy: object) -> None:
+        """Raises DisconnectionError, upon which the pool connects again."""
+        if record.info.get("named", self._is_direct) != self._is_direct:
+            raise DisconnectionError
 
 
 def _set_pragmas(connection: Any, _record: object) -> None:

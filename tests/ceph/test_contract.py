@@ -13,7 +13,8 @@ from hypothesis.stateful import run_state_machine_as_test
 from backend.services.storage import ObjectStore, StorageConfig, StorageService
 from backend.services.storage.stores.s3.connection import S3Connection
 from backend.services.storage.stores.s3.store import S3Store
-from tests.contracts.store_contract import Bench, StoreContract, StoreMachine, store_bench
+from tests.contracts.store_contract import Bench, StoreContract, store_bench
+from tests.contracts.store_machine import StoreMachine
 from tests.contracts.test_stores import bucket_back_door, service_bench
 from tests.support.fixtures_storage import StorageConfigMaker
 from tests.support.servers import S3Server

@@ -24,7 +24,8 @@ from backend.services.storage.stores.s3.connection import S3Connection
 from backend.services.storage.stores.s3.store import S3Store
 from backend.services.storage.stores.wrapper import EncodedStore, StoreWrapper
 from backend.services.storage.values import NewObject
-from tests.contracts.store_contract import AT, Bench, StoreContract, StoreMachine, UpkeepContract, spooled, store_bench
+from tests.contracts.store_contract import AT, Bench, StoreContract, UpkeepContract, spooled, store_bench
+from tests.contracts.store_machine import StoreMachine
 from tests.support.codecs import Salted, salted, unsalted
 from tests.support.fixtures_storage import s3_settings
 from tests.support.servers import S3Server, free_port

@@ -9,7 +9,7 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import anyio
 import httpx
 import numpy as np
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from backend.config import Settings
 from backend.database.models import Conversation, Participant, SegmentRow, StoredObjectRow
@@ -32,7 +32,8 @@ from backend.services.speech.pipeline import SpeechPipeline
 from backend.services.storage import StorageConfig
 from backend.wiring.services import Services
 from tests.conftest import HEARD, api, scripted_speech
-from tests.support.media import silence, tone, wav_bytes, write
+from tests.support.media import silence, tone, write
+from tests.support.processing import assert_problem, post, row_count
 from tests.support.random_models import vowels
 
 pytestmark = pytest.mark.anyio
@@ -43,24 +44,6 @@ Files = Callable[[], list[str]]
 @pytest.fixture
 def recording(tmp_path: Path) -> Path:
     return write(tmp_path / "meeting.wav", tone(2.0))
-
-
-async def post(client: httpx.AsyncClient, path: Path, name: str | None = None, **fields: str) -> httpx.Response:
-    files = {"file": (name or path.name, path.read_bytes(), "audio/wav")}
-    return await client.post("/audio/process", files=files, data=fields)
-
-
-async def row_count(services: Services) -> int:
-    async with services.database.transaction() as session:
-        return (await session.execute(select(func.count()).select_from(Conversation))).scalar_one()
-
-
-def assert_problem(answer: httpx.Response, status: int, says: str) -> None:
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    problem = answer.json()
-    assert problem["status"] == status and problem["title"] and problem["instance"] == "/audio/process"
-    assert says.lower() in problem["detail"].lower()
 
 
 async def test_the_answer_says_who_said_what_and_where_it_is(client: httpx.AsyncClient, recording: Path) -> None:
@@ -213,214 +196,6 @@ async def test_a_long_file_name_is_shortened_and_keeps_its_extension(
     assert len(stored.name.encode()) <= 255 and stored.suffix == ".wav" and stored.is_file()
 
 
-BAD_FILES = [
-    pytest.param(b"", 422, "empty", id="empty file"),
-    pytest.param(b"this is text, not sound\n" * 50, 415, "not an audio", id="text named wav"),
-    pytest.param(b"ffconcat version 1.0\nfile meeting.wav\n", 415, "not an audio", id="playlist"),
-    pytest.param(b"%PDF-1.7" + bytes(3000), 415, "", id="pdf"),
-    pytest.param(b"\x89PNG\r\n\x1a\n" + bytes(300), 415, "", id="png"),
-]
-
-
-@pytest.mark.parametrize(("content", "status", "says"), BAD_FILES)
-async def test_what_is_no_recording_is_refused_and_leaves_nothing(
-    client: httpx.AsyncClient, services: Services, stored_files: Files, content: bytes, status: int, says: str
-) -> None:
-    answer = await client.post("/audio/process", files={"file": ("meeting.wav", content, "audio/wav")})
-    assert_problem(answer, status, says)
-    assert stored_files() == [] and await row_count(services) == 0
-
-
-async def test_a_truncated_recording_is_refused_and_leaves_nothing(
-    client: httpx.AsyncClient, services: Services, recording: Path, stored_files: Files
-) -> None:
-    recording.write_bytes(recording.read_bytes()[:30_000])
-    assert_problem(await post(client, recording), 422, "truncated")
-    assert stored_files() == [] and await row_count(services) == 0
-
-
-async def test_a_recording_of_zero_length_is_refused(client: httpx.AsyncClient, tmp_path: Path) -> None:
-    (tmp_path / "a.wav").write_bytes(wav_bytes(b""))
-    assert_problem(await post(client, tmp_path / "a.wav"), 422, "no audio samples")
-
-
-async def test_a_recording_that_is_too_long_is_refused(settings: Settings, tmp_path: Path, stored_files: Files) -> None:
-    async with api(settings, scripted_speech(max_s=1)) as (client, services):
-        assert_problem(await post(client, write(tmp_path / "a.wav", tone(3.0))), 413, "MAX_AUDIO_SECONDS")
-        assert stored_files() == [] and await row_count(services) == 0
-
-
-async def test_a_file_over_the_limit_is_refused_by_its_announced_length(
-    client: httpx.AsyncClient, stored_files: Files
-) -> None:
-    answer = await client.post("/audio/process", files={"file": ("big.wav", bytes(9_000_000), "audio/wav")})
-    assert_problem(answer, 413, "MAX_UPLOAD_BYTES")
-    assert stored_files() == []
-
-
-async def test_a_file_over_the_limit_is_refused_while_it_comes_without_a_length(
-    client: httpx.AsyncClient, stored_files: Files
-) -> None:
-    sent = 0
-
-    async def body() -> AsyncIterator[bytes]:
-        nonlocal sent
-        yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
-        for _ in range(1000):
-            sent += 100_000
-            yield bytes(100_000)
-
-    answer = await client.post(
-        "/audio/process", content=body(), headers={"Content-Type": "multipart/form-data; boundary=b"}
-    )
-    assert_problem(answer, 413, "larger than the 5000000 bytes allowed")
-    assert sent < 8_000_000 and stored_files() == []
-
-
-@pytest.mark.parametrize(
-    ("fields", "says"),
-    [
-        ({"num_speakers": "0"}, "num_speakers"),
-        ({"num_speakers": "-1"}, "num_speakers"),
-        ({"num_speakers": "two"}, "num_speakers"),
-        ({"num_speakers": "2.5"}, "num_speakers"),
-        ({"max_speakers": "1000000"}, "max_speakers"),
-        ({"min_speakers": "5", "max_speakers": "2"}, "greater than"),
-        ({"num_speakers": "3", "max_speakers": "2"}, "outside"),
-        ({"language": "German"}, "language: give a code such as en, de or pt-BR"),
-        ({"title": "x" * 501}, "title"),
-    ],
-)
-async def test_wrong_fields_are_named(
-    client: httpx.AsyncClient,
-    services: Services,
-    recording: Path,
-    stored_files: Files,
-    fields: dict[str, str],
-    says: str,
-) -> None:
-    assert_problem(await post(client, recording, **fields), 422, says)
-    assert stored_files() == [] and await row_count(services) == 0
-
-
-async def test_blank_fields_count_as_not_given(client: httpx.AsyncClient, recording: Path) -> None:
-    answer = await post(client, recording, language="", num_speakers="", prompt=" ", title="")
-    assert answer.status_code == 200
-
-
-async def test_a_missing_file_field_is_named(client: httpx.AsyncClient) -> None:
-    answer = await client.post("/audio/process", files={"title": (None, b"Committee")})
-    assert_problem(answer, 422, "no 'file' field")
-
-
-@pytest.mark.parametrize("field", ["audio", "audio_file", "files", "files[]"])
-async def test_a_file_in_a_field_of_another_service_is_taken(
-    client: httpx.AsyncClient, recording: Path, field: str
-) -> None:
-    answer = await client.post("/audio/process", files={field: ("meeting.wav", recording.read_bytes())})
-    assert answer.status_code == 200 and answer.json()["audio_file_path"].endswith("meeting.wav")
-
-
-@pytest.mark.parametrize("field", ["recording", "title", "url"])
-async def test_a_file_in_another_field_is_refused_before_it_is_read(
-    client: httpx.AsyncClient, stored_files: Files, field: str
-) -> None:
-    sent = 0
-
-    async def body() -> AsyncIterator[bytes]:
-        nonlocal sent
-        yield b'--b\r\nContent-Disposition: form-data; name="%s"; filename="a.wav"\r\n\r\n' % field.encode()
-        for _ in range(1000):
-            sent += 60_000
-            yield b"x" * 60_000
-
-    answer = await client.post(
-        "/audio/process", content=body(), headers={"Content-Type": "multipart/form-data; boundary=b"}
-    )
-    assert_problem(answer, 422, f"'{field}' takes no file. Send the recording as 'file'")
-    assert sent < 3_000_000 and stored_files() == []
-
-
-async def test_a_file_without_a_name_is_known_by_its_type(client: httpx.AsyncClient) -> None:
-    head = b'--b\r\nContent-Disposition: form-data; name="recording"\r\nContent-Type: audio/wav\r\n\r\nRIFF'
-    answer = await client.post(
-        "/audio/process", content=head, headers={"Content-Type": "multipart/form-data; boundary=b"}
-    )
-    assert_problem(answer, 422, "'recording' takes no file")
-
-
-async def test_a_text_field_may_come_from_a_text_file(client: httpx.AsyncClient, recording: Path) -> None:
-    files = {"file": ("a.wav", recording.read_bytes()), "title": ("title.txt", b"Committee", "text/plain")}
-    answer = await client.post("/audio/process", files=files)
-    found = await client.get(f"/conversations/{answer.json()['conversation_id']}")
-    assert found.json()["title"] == "Committee"
-
-
-async def test_a_file_field_that_is_text_is_refused(client: httpx.AsyncClient) -> None:
-    answer = await client.post("/audio/process", files={"file": (None, b"meeting.wav")})
-    assert_problem(answer, 422, "is text, not a file")
-
-
-@pytest.mark.parametrize("field", ["file", "audio", "files[]"])
-async def test_two_files_are_refused(
-    client: httpx.AsyncClient, recording: Path, stored_files: Files, field: str
-) -> None:
-    files = [("file", ("a.wav", recording.read_bytes())), (field, ("b.wav", recording.read_bytes()))]
-    assert_problem(await client.post("/audio/process", files=files), 422, "more than one file")
-    assert stored_files() == []
-
-
-async def test_a_body_that_is_no_form_is_unsupported(client: httpx.AsyncClient) -> None:
-    assert_problem(await client.post("/audio/process", json={"file": "a.wav"}), 415, "multipart/form-data")
-    assert_problem(await client.post("/audio/process"), 415, "multipart/form-data")
-
-
-@pytest.mark.parametrize(
-    ("content_type", "body", "says"),
-    [
-        ("multipart/form-data", b"", "boundary"),
-        ("multipart/form-data; boundary=b", b"", "cut off"),
-        ("multipart/form-data; boundary=b", b"not a part\r\n", "malformed"),
-        (
-            "multipart/form-data; boundary=b",
-            b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\nRIFF',
-            "cut off",
-        ),
-    ],
-)
-async def test_a_malformed_body_is_a_bad_request(
-    client: httpx.AsyncClient, stored_files: Files, content_type: str, body: bytes, says: str
-) -> None:
-    answer = await client.post("/audio/process", content=body, headers={"Content-Type": content_type})
-    assert_problem(answer, 400, says)
-    assert stored_files() == []
-
-
-async def test_fields_may_come_after_the_file(client: httpx.AsyncClient, recording: Path) -> None:
-    head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
-    tail = b'\r\n--b\r\nContent-Disposition: form-data; name="num_speakers"\r\n\r\n99\r\n--b--\r\n'
-    body = head + recording.read_bytes() + tail
-    answer = await client.post(
-        "/audio/process", content=body, headers={"Content-Type": "multipart/form-data; boundary=b"}
-    )
-    assert_problem(answer, 422, "num_speakers")
-
-
-async def test_a_stalled_upload_is_given_up(settings: Settings, stored_files: Files) -> None:
-    import anyio
-
-    async def body() -> AsyncIterator[bytes]:
-        yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\nRIFF'
-        await anyio.sleep(30)
-
-    async with api(settings.model_copy(update={"upload_stall_timeout_s": 0.2})) as (client, _):
-        answer = await client.post(
-            "/audio/process", content=body(), headers={"Content-Type": "multipart/form-data; boundary=b"}
-        )
-        assert_problem(answer, 408, "0.2 s")
-        assert stored_files() == []
-
-
 async def test_a_recording_is_kept_when_an_engine_breaks(settings: Settings, recording: Path) -> None:
     async with api(settings, scripted_speech(RuntimeError("out of memory"))) as (client, _):
         answer = await post(client, recording)
@@ -552,24 +327,6 @@ async def test_a_result_the_database_refuses_keeps_the_recording_and_says_failed
     assert [Path(path).name for path in stored_files()] == ["meeting.wav", "meeting_metadata.json"]
     [row] = (await client.get("/conversations")).json()["conversations"]
     assert row["status"] == "failed" and "refused" in row["error"]
-
-
-async def test_many_small_fields_are_refused_before_they_fill_the_memory(
-    client: httpx.AsyncClient, stored_files: Files
-) -> None:
-    sent = 0
-
-    async def body() -> AsyncIterator[bytes]:
-        nonlocal sent
-        for number in range(1000):
-            sent += 60_000
-            yield b'--b\r\nContent-Disposition: form-data; name="f%d"\r\n\r\n' % number + b"x" * 60_000 + b"\r\n"
-
-    answer = await client.post(
-        "/audio/process", content=body(), headers={"Content-Type": "multipart/form-data; boundary=b"}
-    )
-    assert_problem(answer, 413, "fields")
-    assert sent < 3_000_000 and stored_files() == []
 
 
 async def test_no_room_for_the_decoded_samples_is_a_507(settings: Settings, tmp_path: Path) -> None:

@@ -5,102 +5,30 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from ipaddress import ip_network
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
-from fastapi import FastAPI
 from pydantic import ValidationError
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from backend.api.problems import add_problem_handlers
-from backend.api.routes.webhooks import router
 from backend.config import Settings
-from backend.database.jobs import get_job
-from backend.database.migrate import migrate
-from backend.database.models import Delivery, Job
 from backend.database.session import Database
-from backend.domain.access.addresses import Allowance
-from backend.domain.states.jobs import JobStatus
 from backend.domain.states.webhooks import DeliveryStatus
 from backend.errors import InvalidInput, NotFound
-from backend.services.remote.client import OutboundClient
-from backend.services.webhooks.service import RETRY_AFTER_S, WebhookService, jittered, read_secrets
-from tests.support.web_servers import Answer, WebServer, redirect, reply, web_server
+from backend.services.webhooks.service import RETRY_AFTER_S, jittered, read_secrets
+from tests.support.fixtures_webhooks import JOB, SECRET, TROUBLE, Desk, opened, service
+from tests.support.web_servers import Answer, redirect, reply, web_server
 
 pytestmark = pytest.mark.anyio
 
-SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 NEW_SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
-JOB = "job_1"
-TROUBLE = {"kind": "EmptyAudio", "detail": "The recording has no samples. Record again."}
-
-
-@dataclass
-class Desk:
-    """A webhook service over a database with one job, and a receiver."""
-
-    database: Database
-    service: WebhookService
-    receiver: WebServer
-
-    async def message(self, event: str = "job.completed", url: str | None = None) -> Delivery:
-        async with self.database.transaction() as session:
-            return self.service.create(session, JOB, url or self.receiver.url("/hook"), event)
-
-    async def row(self) -> Delivery:
-        (row,) = await self.service.list(JOB)
-        return row
-
-
-@asynccontextmanager
-async def opened(url: str) -> AsyncIterator[Database]:
-    """A migrated database with the job in it."""
-    await migrate(url)
-    database = Database(url)
-    async with database.transaction() as session:
-        session.add(
-            Job(
-                id=JOB,
-                conversation_id="conv_1",
-                status=JobStatus.FAILED,
-                queue="asr",
-                filename="a.wav",
-                size_bytes=1,
-                sha256="0" * 64,
-                options={},
-                error=TROUBLE,
-                created_at=datetime.now(UTC),
-            )
-        )
-    try:
-        yield database
-    finally:
-        async with database.transaction() as session:
-            await session.delete(await get_job(session, JOB))
-        await database.close()
 
 
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
     async with opened(f"sqlite+aiosqlite:///{tmp_path}/rows.db") as database:
         yield database
-
-
-def service(database: Database, *secrets: str, timeout_s: float = 5, **options: Any) -> WebhookService:
-    client = OutboundClient(Allowance(networks=(ip_network("127.0.0.1/32"),)))
-    return WebhookService(database, client, secrets=secrets, timeout_s=timeout_s, **options)
-
-
-@pytest.fixture
-async def desk(database: Database) -> AsyncIterator[Desk]:
-    async with web_server(reply(204)) as receiver:
-        yield Desk(database, service(database, SECRET), receiver)
 
 
 async def test_a_message_is_signed_so_that_a_receiver_can_verify_it(desk: Desk) -> None:
@@ -376,90 +304,3 @@ def test_a_configured_callback_needs_a_secret() -> None:
 def test_a_configured_callback_must_be_a_web_address() -> None:
     with pytest.raises(ValidationError, match="no http or https URL"):
         Settings(webhook_url="example.org/hook", webhook_secret=SECRET)
-
-
-@dataclass
-class Window:
-    """What the routes need of the opened services."""
-
-    webhooks: WebhookService
-
-
-@pytest.fixture
-async def client(desk: Desk) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(desk.service) as client:
-        yield client
-
-
-@asynccontextmanager
-async def client_of(webhooks: WebhookService) -> AsyncIterator[httpx.AsyncClient]:
-    app = FastAPI()
-    add_problem_handlers(app)
-    app.include_router(router)
-    app.state.services = Window(webhooks)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
-        yield client
-
-
-async def test_the_log_shows_every_message_of_a_job(desk: Desk, client: httpx.AsyncClient) -> None:
-    desk.receiver.answer = reply(500)
-    message = await desk.message("job.failed")
-    await desk.service.attempt(message.id)
-
-    answer = await client.get(f"/jobs/{JOB}/deliveries")
-
-    assert answer.status_code == 200
-    assert answer.json() == {
-        "deliveries": [
-            {
-                "id": message.id,
-                "event": "job.failed",
-                "url": desk.receiver.url("/hook"),
-                "status": "pending",
-                "attempts": 1,
-                "last_status": 500,
-                "last_error": "The receiver said 500 Internal Server Error.",
-                "created_at": message.created_at.isoformat().replace("+00:00", "Z"),
-                "delivered_at": None,
-            }
-        ]
-    }
-
-
-async def test_a_message_can_be_sent_once_more_under_its_id(desk: Desk, client: httpx.AsyncClient) -> None:
-    message = await desk.message()
-    await desk.service.attempt(message.id)
-
-    answer = await client.post(f"/jobs/{JOB}/deliveries/{message.id}/redeliver")
-
-    assert answer.status_code == 202
-    assert (answer.json()["status"], answer.json()["attempts"]) == ("delivered", 2)
-    assert {request.headers["webhook-id"] for request in desk.receiver.requests} == {message.id}
-    assert len(desk.receiver.requests) == 2
-
-
-async def test_redelivery_is_left_to_the_schedule(desk: Desk) -> None:
-    scheduled: list[str] = []
-
-    async def schedule(delivery_id: str) -> None:
-        scheduled.append(delivery_id)
-
-    desk.receiver.answer = reply(410)
-    message = await desk.message()
-    await desk.service.attempt(message.id)
-
-    async with client_of(service(desk.database, SECRET, schedule=schedule)) as client:
-        answer = await client.post(f"/jobs/{JOB}/deliveries/{message.id}/redeliver")
-
-    assert (answer.status_code, answer.json()["status"], scheduled) == (202, "pending", [message.id])
-    assert len(desk.receiver.requests) == 1
-
-
-async def test_messages_of_unknown_jobs_are_not_found(desk: Desk, client: httpx.AsyncClient) -> None:
-    message = await desk.message()
-
-    assert (await client.get("/jobs/job_2/deliveries")).status_code == 404
-    assert (await client.get("/jobs/%00/deliveries")).status_code == 404
-    assert (await client.post(f"/jobs/job_2/deliveries/{message.id}/redeliver")).status_code == 404
-    assert (await client.post(f"/jobs/{JOB}/deliveries/msg_none/redeliver")).status_code == 404
-    assert desk.receiver.requests == []

@@ -31,7 +31,7 @@ class Fleet:
         self._durable = durable
         self._heartbeat = heartbeat
         self._log = log
-        self.size = 1
+        self.size = self._adapted_to = 1
         self._refreshed_at: datetime | None = None
 
     async def list_live(self) -> Sequence[Worker]:
@@ -49,7 +49,8 @@ class Fleet:
         Raises:
             DatabaseUnavailable
         """
-        before, self.size = self.size, len(await self.list_live())
+        before, self.size = self._adapted_to, len(await self.list_live())
+        self._adapted_to = self.size
         await self._durable.pace(self.size)
         now = datetime.now(UTC)
         if self.size > 1 or REFRESH_ALONE.is_due(now, self._refreshed_at):
@@ -70,6 +71,7 @@ class Fleet:
             if is_dead(worker, now, self._heartbeat.steady_s) and await self._unregister(worker):
                 logger.warning("the process %s has died; its jobs are taken over", worker.id)
                 buried += 1
+        self.size = max(1, len(workers) - buried)
         return buried
 
     async def _unregister(self, worker: Worker) -> bool:

@@ -142,7 +142,7 @@ def open_schedule(*, upload_expires_s: float, jobs_keep_days: float) -> Mapping[
             hurried=True,
         ),
         Entry(Kind.JOB_WATCH, "looking at jobs that clients wait for", often, rows=False, hurried=True),
-        Entry(Kind.FLEET, "counting the processes, and setting the pace of all by their number", watch, peers=True),
+        Entry(Kind.FLEET, "counting the processes, and setting the pace of all by their number", watch),
         Entry(Kind.DEAD_PROCESSES, "taking over the jobs of dead processes", watch, peers=True),
         Entry(Kind.LOST_JOBS, "queueing jobs that wait in the rows only", look, retention=UNQUEUED_JOBS),
         Entry(Kind.LOST_WORKFLOWS, "resuming or deleting workflows whose process died", leftovers),
