@@ -16,8 +16,8 @@ from tests.whisper.conftest import Process
 
 ENGINES = ("base", "tiny.en")
 MORE_WER, MORE_DROPPED, MORE_CPWER = 5.0, 2.0, 3.0
-"""Points above the library's plain decoding, and above the WER. A word is 0.4 points of this recording: two decodings of
-so little differ by some words either way."""
+"""Points above the library's plain decoding, and above the WER. A word is 0.4 points: two decodings of so little differ
+by some words either way."""
 
 
 @pytest.fixture(scope="module")
