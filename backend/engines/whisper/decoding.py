@@ -178,10 +178,15 @@ class BatchDecoder:
 
 
 def features_of(model: WhisperModel, windows: Sequence[Floats]) -> Floats:
-    """(n_windows, n_mels, 3000) log-mel features, padded to 30 s."""
+    """(n_windows, n_mels, 3000) log-mel features of windows followed by silence up to 30 s, as in Whisper's training.
+
+    The library appends zeros to the features instead, which is the sound of a noise.
+    """
     from faster_whisper.audio import pad_or_trim
 
-    return np.stack([pad_or_trim(model.feature_extractor(samples)[..., :-1]) for samples in windows])
+    extract = model.feature_extractor
+    padded = [np.pad(samples, (0, max(0, extract.n_samples - len(samples)))) for samples in windows]
+    return np.stack([pad_or_trim(extract(samples)[..., :-1]) for samples in padded])
 
 
 def _has_failed(decoded: _Decoded) -> bool:
