@@ -23,7 +23,7 @@ from backend.engines.audio.vad import speech_regions
 from backend.engines.base import Diarizer, Progress, TranscribeOptions, Transcriber
 from backend.engines.inventory import SpeechModel
 from backend.engines.lazy import Lazy
-from backend.services.speech.choice import choose
+from backend.services.speech.choice import choose, doubts
 from backend.services.speech.listening import Listened, listen_again
 from backend.services.speech.models import Models
 from backend.services.speech.steps import Steps
@@ -191,7 +191,7 @@ class SpeechPipeline:
             voices,
             losses=facts.losses,
             coverage=output.coverage,
-            warnings=output.choice.warnings,
+            warnings=output.choice.warnings + doubts(output.choice, output.transcription),
         )
 
     async def _decode(self, path: Path, options: SpeechOptions, steps: Steps) -> Recording:
