@@ -10,7 +10,7 @@ import logging
 import os
 import resource
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,10 @@ UMASK = 0o077
 OTHERS = 0o077
 """What group and others may do."""
 _PR_SET_DUMPABLE = 4
+_SHARED = (
+    "%s (%s) stays open to other users of this machine, because other programs use it%s. What Aperta made in it is "
+    "closed. A folder of its own would also hide the names"
+)
 
 
 def close_process() -> None:
@@ -41,25 +45,32 @@ def close_files(paths: Iterable[Path]) -> None:
     outcome.log()
 
 
-def close_folder(folder: Path) -> None:
-    """Take a folder and everything below from group and others.
+def close_folder(folder: Path, is_ours: Callable[[str], bool]) -> None:
+    """Take from group and others what Aperta made in a folder; files of other programs keep their rights.
 
-    The folder itself comes last: once it is closed all is, and the next start need not look below.
+    The folder itself, too, unless other programs use it. Each folder comes after what is in it: once it is closed all
+    below is, and the next start need not look there.
 
     Args:
         folder: may be a symbolic link; those below it are left alone.
+        is_ours: whether Aperta makes files or folders of this name, relative to the folder.
     """
     root = folder.resolve()
     try:
         mode = root.stat().st_mode
+        names = sorted(path.name for path in root.iterdir()) if stat.S_ISDIR(mode) and mode & OTHERS else None
     except OSError:
         return  # the storage service says what is wrong with it
-    if not stat.S_ISDIR(mode) or not mode & OTHERS:
+    if names is None:
         return
     outcome = _Outcome()
-    for place, changed in _close_below(root):
-        outcome.add(changed, place)
-    outcome.add(_close(str(root)), root)
+    for name in filter(is_ours, names):
+        _close_tree(root, name, is_ours, outcome)
+    foreign = [name for name in names if not is_ours(name) and _is_shared(root / name)]
+    if foreign or mode & stat.S_ISVTX:
+        logger.warning(_SHARED, root, stat.filemode(mode), f", such as {foreign[0]}" if foreign else "")
+    else:
+        outcome.add(_close(str(root)), root)
     outcome.log()
 
 
@@ -90,10 +101,36 @@ class _Outcome:
             )
 
 
-def _close_below(root: Path) -> Iterator[tuple[Path, bool | None]]:
-    for place, folders, files, descriptor in os.fwalk(root, follow_symlinks=False):
-        for name in (*folders, *files):
-            yield Path(place, name), _close(name, descriptor)
+def _close_tree(root: Path, name: str, is_ours: Callable[[str], bool], outcome: _Outcome) -> None:
+    """Close what Aperta made at and below a name, unless the name is closed already."""
+    top = root / name
+    try:
+        mode = top.lstat().st_mode
+    except OSError:
+        return
+    if not mode & OTHERS:
+        return
+    if stat.S_ISDIR(mode):
+        for place, changed in _close_below(root, name, is_ours):
+            outcome.add(changed, place)
+    outcome.add(_close(str(top)), top)
+
+
+def _close_below(root: Path, name: str, is_ours: Callable[[str], bool]) -> Iterator[tuple[Path, bool | None]]:
+    for place, folders, files, descriptor in os.fwalk(root / name, follow_symlinks=False):
+        inside = Path(place).relative_to(root).as_posix()
+        folders[:] = [folder for folder in folders if is_ours(f"{inside}/{folder}")]
+        for found in (*folders, *(file for file in files if is_ours(f"{inside}/{file}"))):
+            yield Path(place, found), _close(found, descriptor)
+
+
+def _is_shared(path: Path) -> bool:
+    """Whether something is there that other users can reach; an empty file, such as .gitkeep, is of no use to them."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    return bool(found.st_mode & OTHERS) and not (stat.S_ISREG(found.st_mode) and found.st_size == 0)
 
 
 def _close(name: str, folder: int | None = None) -> bool | None:

@@ -1,4 +1,4 @@
-"""`aperta storage probe | verify | repair | rebuild | usage | drain`: reports for people, or as JSON for cron.
+"""`aperta storage probe | verify | repair | rebuild | relocate | …`: reports for people, or as JSON for cron.
 
 Exit status: 0 all is well, 1 something is wrong, 2 something could not be looked at.
 """
@@ -116,6 +116,25 @@ def rebuild_database(
         return RebuildOut.from_report(done), done.exit_code
 
     _end(*_run("rebuild", work), as_json, reports.print_rebuild)
+
+
+@storage.command("relocate")
+def relocate_objects(
+    old: Annotated[str, typer.Argument(metavar="OLD", help="The folder as UPLOAD_DIR named it before.")],
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Do it; without this option, only say what would be done.")
+    ] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Read every object and compare its SHA-256, too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Let the database follow a folder that was moved to UPLOAD_DIR. Status 1: objects are missing there."""
+    from backend.api.schemas.storage import RelocationOut
+
+    async def work(tools: StorageTools, _report: ReportProgress, _stop: Interrupted) -> tuple[RelocationOut, int]:
+        done = await tools.reconciliation.relocate(old, deep=deep, apply=apply)
+        return RelocationOut.from_report(done), done.exit_code
+
+    _end(*_run("relocate", work), as_json, reports.print_relocation)
 
 
 @storage.command("usage")

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from backend.api.schemas.storage import (
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
         DrainOut,
         EmptyingOut,
         RebuildOut,
+        RelocationOut,
         RepairOut,
         UncheckedOut,
         UsageOut,
@@ -91,6 +93,21 @@ def print_emptying(report: EmptyingOut, console: Console) -> None:
     _print_unchecked(report.unchecked, console)
     verb = "deleted" if report.applied else "would be deleted; --apply does it"
     console.print(f"{_of(report.objects, 'object')} ({decimal(report.bytes)}) in quarantine {verb}.")
+
+
+def print_relocation(report: RelocationOut, console: Console) -> None:
+    """Whether the rows follow the folder."""
+    for absence in report.examples:
+        console.print(Text(f"{absence.locator}: {absence.why}"))
+    objects = f"{_of(report.objects, 'object')} ({decimal(report.bytes)})"
+    if report.missing:
+        console.print(
+            f"{report.missing:,} of {objects} are not in {report.new} as they should be; nothing was changed."
+        )
+    elif report.applied:
+        console.print(f"The rows of {objects} point to {report.new} now.")
+    else:
+        console.print(f"All {objects} are in {report.new}. Nothing was changed; --apply does it.")
 
 
 def print_usage(report: UsageOut, console: Console) -> None:

@@ -32,8 +32,9 @@ class Rounds:
         self._task: asyncio.Task[None] | None = None
         self._trouble: str | None = None
 
-    def start(self) -> None:
-        self._task = asyncio.create_task(self._run())
+    def start(self, after_s: float = 0.0) -> None:
+        """Begin, with a pause before the first round or without."""
+        self._task = asyncio.create_task(self._run(after_s))
 
     async def stop(self) -> None:
         """No round is cut short that ends soon: a query that is cancelled leaves its connection behind."""
@@ -48,14 +49,16 @@ class Rounds:
         """Begin the next round now, or as soon as this one has ended."""
         self._alarm.set()
 
-    async def _run(self) -> None:
+    async def _run(self, after_s: float) -> None:
+        if after_s > 0:
+            await self._pause(after_s)
         while not self._stopping:
             await self._round()
-            await self._pause()
+            await self._pause(self._pause_s())
 
-    async def _pause(self) -> None:
+    async def _pause(self, pause_s: float) -> None:
         """Cheaper than `asyncio.timeout`, which counts in a process that has nothing to do but this."""
-        pause = asyncio.get_running_loop().call_later(max(self._pause_s(), SHORTEST_PAUSE_S), self._alarm.set)
+        pause = asyncio.get_running_loop().call_later(max(pause_s, SHORTEST_PAUSE_S), self._alarm.set)
         try:
             await self._alarm.wait()
         finally:

@@ -5,19 +5,25 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import Result, Select, func, select, update
+from sqlalchemy import ColumnElement, Result, Select, func, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from backend.database import objects, transcripts
 from backend.database.conversations import get_conversation, remove
-from backend.database.models import Conversation, Job, StoredObjectRow, UploadRow
+from backend.database.models import Conversation, Job, StoredObjectRow, UploadRow, Worker
+from backend.database.workers import read_clock
 from backend.domain.manifest import Manifest
 from backend.domain.states.conversations import ConversationStatus
 from backend.errors import Conflict, NotFound
 
 Columns = tuple[int, str, str, str, str, int, str, str | None]
+
+_UNSEEN = {"synchronize_session": False}
+ALIVE_WITHIN = timedelta(seconds=15)
+"""A process whose last sign of life is older has died."""
 
 LOST = "lost: "
 """How `StoredObjectRow.parked` begins if the object was found missing or damaged and no good copy of it exists."""
@@ -205,3 +211,48 @@ def _records() -> Select[*Columns]:
 
 def _to_records(found: Result[*Columns]) -> list[ObjectRecord]:
     return [ObjectRecord(*row) for row in found]
+
+
+async def list_records_below(
+    session: AsyncSession, store: str, prefix: str, *, after: int, limit: int
+) -> list[ObjectRecord]:
+    """Objects of a store whose locators have a prefix, by id, including those of conversations being deleted."""
+    here = (StoredObjectRow.store == store, _begins(StoredObjectRow.locator, prefix), StoredObjectRow.id > after)
+    return _to_records(await session.execute(_records().where(*here).order_by(StoredObjectRow.id).limit(limit)))
+
+
+async def find_outside(session: AsyncSession, store: str, prefix: str) -> str | None:
+    """A locator of a store that does not have a prefix, if there is one."""
+    query = select(StoredObjectRow.locator).where(StoredObjectRow.store == store)
+    found = await session.execute(query.where(~_begins(StoredObjectRow.locator, prefix)).limit(1))
+    return found.scalar_one_or_none()
+
+
+async def move_all(session: AsyncSession, store: str, old: str, new: str) -> None:
+    """Replace the prefix of every locator in a store: of objects, of conversations, and of jobs that wait."""
+    moved = {"locator": _moved(StoredObjectRow.locator, old, new)}
+    here = (StoredObjectRow.store == store, _begins(StoredObjectRow.locator, old))
+    await session.execute(update(StoredObjectRow).where(*here).values(moved), execution_options=_UNSEEN)
+    for owner, column in (
+        (Conversation, Conversation.recording_url),
+        (Conversation, Conversation.transcript_url),
+        (Job, Job.recording),
+    ):
+        change = update(owner).where(_begins(column, old)).values({column: _moved(column, old, new)})
+        await session.execute(change, execution_options=_UNSEEN)
+
+
+async def list_beating(session: AsyncSession) -> Sequence[str]:
+    """Names of the processes that gave a sign of life a short while ago."""
+    now = await read_clock(session)
+    query = select(Worker.id).where(Worker.heartbeat_at > now - ALIVE_WITHIN).order_by(Worker.started_at)
+    return (await session.execute(query)).scalars().all()
+
+
+def _begins(column: Any, prefix: str) -> ColumnElement[bool]:
+    """LIKE would take letters of either case for the same in SQLite."""
+    return func.substr(column, 1, len(prefix)) == prefix
+
+
+def _moved(column: Any, old: str, new: str) -> Any:
+    return literal(new) + func.substr(column, len(old) + 1)

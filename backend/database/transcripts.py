@@ -83,17 +83,7 @@ def read(conversation: Conversation) -> Transcript:
 
 def read_speakers(conversation: Conversation) -> tuple[NamedSpeaker, ...]:
     """Return the speakers, in order of their position, of a conversation that was loaded `detailed`."""
-    return tuple(
-        NamedSpeaker(
-            label=row.label,
-            display_name=row.display_name,
-            speaking_time_s=row.speaking_time_s,
-            share=row.share,
-            word_count=row.word_count,
-            segment_count=row.segment_count,
-        )
-        for row in conversation.participants
-    )
+    return tuple(NamedSpeaker.copied(row) for row in conversation.participants)
 
 
 async def _add_voices(

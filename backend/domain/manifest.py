@@ -123,17 +123,7 @@ class Manifest:
     @property
     def speakers(self) -> tuple[NamedSpeaker, ...]:
         """The participants, in order of their position."""
-        return tuple(
-            NamedSpeaker(
-                label=item.label,
-                display_name=item.display_name,
-                speaking_time_s=item.speaking_time_s,
-                share=item.share,
-                word_count=item.word_count,
-                segment_count=item.segment_count,
-            )
-            for item in self.participants
-        )
+        return tuple(NamedSpeaker.copied(item) for item in self.participants)
 
 
 _DOCUMENT = TypeAdapter(Manifest)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +89,39 @@ class SpeakerStats:
     segment_count: int
 
 
+class SpeakerRecord(Protocol):
+    """What rows and manifests keep of a speaker."""
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def display_name(self) -> str | None: ...
+
+    @property
+    def speaking_time_s(self) -> float: ...
+
+    @property
+    def share(self) -> float: ...
+
+    @property
+    def word_count(self) -> int: ...
+
+    @property
+    def segment_count(self) -> int: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedSpeaker(SpeakerStats):
     """A speaker of a transcript: the numbered label, the name of the person if the voice is known, and the figures."""
 
     label: str
     display_name: str | None = None
+
+    @classmethod
+    def copied(cls, record: SpeakerRecord) -> NamedSpeaker:
+        """The speaker that a record describes."""
+        return cls(**{item.name: getattr(record, item.name) for item in fields(cls)})
 
     @property
     def name(self) -> str:

@@ -69,11 +69,12 @@ def open_periodic_work(settings: Settings, parts: Parts) -> PeriodicWork:
     running = RunningJobs(parts.database)
     announcements = _open_announcements(parts)
     objects = _open_objects(schedule, parts, fleet, log)
+    recovery = _open_recovery(schedule, parts, fleet)
     work: Mapping[Kind, Work] = {
         Kind.RUNNING_JOBS: running.watch,
         Kind.JOB_WATCH: parts.watch.look,
         Kind.FLEET: fleet.adapt,
-        **_recovery_work(schedule, parts, fleet),
+        **_recovery_work(recovery),
         **_sweeps(schedule, parts),
         Kind.WEBHOOKS: announcements.announce_missed,
         Kind.DRAIN: objects.queue_drain,
@@ -83,6 +84,7 @@ def open_periodic_work(settings: Settings, parts: Parts) -> PeriodicWork:
     scheduler = Scheduler(schedule, work, log, lambda: fleet.size)
     running.on_first = partial(scheduler.hurry, Kind.RUNNING_JOBS)
     parts.watch.on_first = partial(scheduler.hurry, Kind.JOB_WATCH)
+    recovery.on_death = partial(scheduler.hurry, Kind.LOST_JOBS, Kind.LOST_WORKFLOWS)
     return PeriodicWork(scheduler, log, running, announcements)
 
 
@@ -109,8 +111,8 @@ def _open_objects(schedule: Mapping[Kind, Entry], parts: Parts, fleet: Fleet, lo
     return objects
 
 
-def _recovery_work(schedule: Mapping[Kind, Entry], parts: Parts, fleet: Fleet) -> Mapping[Kind, Work]:
-    recovery = JobRecovery(
+def _open_recovery(schedule: Mapping[Kind, Entry], parts: Parts, fleet: Fleet) -> JobRecovery:
+    return JobRecovery(
         parts.database,
         parts.durable,
         parts.attempts,
@@ -119,6 +121,9 @@ def _recovery_work(schedule: Mapping[Kind, Entry], parts: Parts, fleet: Fleet) -
         host=parts.heartbeat.identity.host,
         unqueued=schedule[Kind.LOST_JOBS].kept,
     )
+
+
+def _recovery_work(recovery: JobRecovery) -> Mapping[Kind, Work]:
     return {
         Kind.DEAD_PROCESSES: recovery.take_over,
         Kind.LOST_JOBS: recovery.requeue_lost,

@@ -35,6 +35,7 @@ from backend.services.reconciliation import ReconciliationService
 from backend.services.shares import Shares
 from backend.services.speech.pipeline import SpeechPipeline
 from backend.services.storage import Mover, StorageParts, StorageService
+from backend.services.storage.keys import made_here
 from backend.services.storage.placement.parts import open_parts
 from backend.services.uploads.service import UploadService
 from backend.services.webhooks.service import WebhookService
@@ -190,7 +191,7 @@ async def open_storage_tools(settings: Settings) -> AsyncIterator[StorageTools]:
 
 
 async def _open_storage(settings: Settings, parts: StorageParts, stack: AsyncExitStack) -> StorageService:
-    await anyio.to_thread.run_sync(close_folder, Path(settings.storage.upload_dir))
+    await anyio.to_thread.run_sync(close_folder, Path(settings.storage.upload_dir), made_here)
     return await stack.enter_async_context(StorageService(parts=parts))
 
 

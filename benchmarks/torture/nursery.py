@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -117,11 +118,10 @@ class Child:
 
     @property
     def alive(self) -> bool:
-        try:
-            signal.pidfd_send_signal(self._fd, 0)
-        except ProcessLookupError:
-            return False
-        return True
+        """A signal still reaches a process that has ended and is not yet gone; its descriptor says that it ended."""
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        return not poll.poll(0)
 
 
 def main() -> None:
@@ -188,6 +188,7 @@ def prepare(order: Order) -> None:
     pipeline.decode_tracks = _decode
     if order.hasty:
         schedule.LOOK_AROUND_EVERY_S = schedule.LOOK_AROUND_QUIET_S = LOOK_AROUND_S
+        schedule.LOOK_FOR_LEFTOVERS_QUIET_S = LOOK_AROUND_S
         schedule.DELETES_EVERY_S = DELETES_S
         session.SQLITE_PRAGMAS = tuple(
             f"busy_timeout={BUSY_TIMEOUT_MS}" if pragma.startswith("busy_timeout") else pragma

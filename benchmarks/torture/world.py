@@ -219,8 +219,9 @@ class World(Clients):
                     self.tally.complaints.append(f"note: after {self.fault!r} a job had to be tried again: {job.error}")
             if any(item.parked for items in rows.objects.values() for item in items):
                 await self.post("/storage/drain", {"retry_parked": True, "max_seconds": 1})
-            if time.monotonic() > end:
-                self.tally.complain("stuck", f"{waiting} left after {SETTLE_WITHIN_S} s\n{self.log_tail()}")
+            if time.monotonic() > end or not self.alive:
+                why = f"left after {SETTLE_WITHIN_S} s" if self.alive else "left: the server has died by itself"
+                self.tally.complain("stuck", f"{waiting} {why}\n{self.log_tail()}")
                 break
             await asyncio.sleep(0.1)
         self.tally.recoveries_s.append(time.monotonic() - begun)

@@ -67,7 +67,7 @@ def test_a_command_keeps_its_files_for_itself(tmp_path: Path, arguments: Sequenc
 
 def test_what_an_older_version_left_open_is_closed_at_the_start_and_said_once(tmp_path: Path) -> None:
     subprocess.run((*APERTA, "migrate"), cwd=tmp_path, env=environment(tmp_path), check=True, capture_output=True)
-    recording = tmp_path / "uploads" / "2026" / "a.wav"
+    recording = tmp_path / "uploads" / "conv_1" / "2026" / "01" / "15" / "a.wav"
     recording.parent.mkdir(parents=True)
     recording.write_bytes(b"x")
     (tmp_path / "rows.db").chmod(0o644)
@@ -75,3 +75,13 @@ def test_what_an_older_version_left_open_is_closed_at_the_start_and_said_once(tm
         with serving(tmp_path) as server:
             assert open_to_others(tmp_path) == []
             assert ("were open to other users" in server.log.read_text()) == bool(log)
+
+
+def test_files_of_other_programs_beside_the_recordings_stay_as_they_are(tmp_path: Path) -> None:
+    foreign = tmp_path / "uploads" / "2026" / "a.wav"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_bytes(b"x")
+    with serving(tmp_path) as server:
+        assert stat.S_IMODE(foreign.stat().st_mode) == 0o644 and stat.S_IMODE(foreign.parent.stat().st_mode) == 0o755
+        assert set(open_to_others(tmp_path)) == {str(path) for path in (tmp_path / "uploads", foreign.parent, foreign)}
+        assert "stays open to other users" in server.log.read_text()

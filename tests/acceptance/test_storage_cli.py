@@ -131,3 +131,15 @@ def test_what_cannot_be_looked_at_is_status_2_and_a_sentence(
     done = aperta(tmp_path, *arguments, **settings)
     assert done.returncode == 2
     assert says in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_rows_follow_a_folder_that_was_moved(tmp_path: Path) -> None:
+    keep(tmp_path, 1)
+    (tmp_path / "uploads").rename(tmp_path / "elsewhere")
+    old, settings = str(tmp_path / "uploads"), {"UPLOAD_DIR": str(tmp_path / "elsewhere")}
+    dry = aperta(tmp_path, "relocate", old, **settings)
+    assert dry.returncode == 0 and "Nothing was changed; --apply does it." in dry.stdout, dry.stderr
+    assert aperta(tmp_path, "verify", **settings).returncode != 0
+    done = aperta(tmp_path, "relocate", old, "--apply", "--json", **settings)
+    assert done.returncode == 0 and report(done)["applied"], done.stderr
+    assert aperta(tmp_path, "verify", "--deep", **settings).returncode == 0

@@ -21,11 +21,12 @@ from backend.database.session import Database
 from backend.domain.lifecycle import SCHEDULE_RUNS, Cadence
 from backend.errors import DatabaseUnavailable, StorageUnavailable
 from backend.services.jobs.heartbeat import ProcessIdentity
+from backend.services.jobs.queue import JobQueue
 from backend.services.jobs.schedule.log import IDLE, Outcome, ScheduleLog
 from backend.services.jobs.schedule.scheduler import Scheduler
 from backend.services.jobs.schedule.table import Entry, Kind, Place, open_schedule
 from backend.wiring.services import Services
-from tests.conftest import api
+from tests.conftest import SAMPLE, api, send
 
 pytestmark = pytest.mark.anyio
 
@@ -81,12 +82,12 @@ async def test_a_run_leaves_a_row_that_says_what_was_done(database: Database) ->
     assert row.ended_at and before <= row.started_at <= row.ended_at
 
 
-async def test_runs_with_nothing_to_do_leave_one_row_a_minute_in_the_whole_fleet(database: Database) -> None:
+async def test_runs_with_nothing_to_do_leave_one_row_every_five_minutes_in_the_whole_fleet(database: Database) -> None:
     logs = [log_of(database, host) for host in ("one", "two", "three")]
     for log in logs * 2:
         await log.record(SPOOL, idle)
     assert len(await rows(database, Kind.SPOOL)) == 1
-    await put_back(database, 61)
+    await put_back(database, 301)
     for log in [log_of(database), *logs]:
         await log.record(SPOOL, idle)
     assert len(await rows(database, Kind.SPOOL)) == 2
@@ -260,3 +261,18 @@ async def test_what_ran_before_a_restart_is_shown_after_it(settings: Settings) -
             query = select(func.count()).where(ScheduleRun.kind == Kind.UPLOADS)
             assert (await session.execute(query)).scalar_one() == 1
     assert after["started_at"] == before["started_at"]
+
+
+async def test_the_only_process_queues_at_once_what_waited_in_the_rows_when_it_began(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def die(*_arguments: object, **_more: object) -> None:
+        return
+
+    async with api(settings) as (client, _):
+        with monkeypatch.context() as patch:
+            patch.setattr(JobQueue, "add", die)
+            assert (await send(client, SAMPLE, "?async=true")).status_code == 202
+    async with api(settings) as (client, services):
+        await services.runner.start()
+        assert (await seen(client, Kind.LOST_JOBS))["summary"] == {"jobs": 1}

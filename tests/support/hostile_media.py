@@ -69,6 +69,16 @@ def flac_silence(
     return b"fLaC" + b"\x80" + len(info).to_bytes(3) + info + b"".join(frames)
 
 
+def flac_with_comments(n_comments: int) -> bytes:
+    """Two seconds of FLAC with so many different comments; FFmpeg compares each one with all before it."""
+    sound = flac_silence(2)
+    end_of_info = 4 + 4 + 34
+    comments = (b"K%d=v" % number for number in range(n_comments))
+    entries = b"".join(struct.pack("<I", len(comment)) + comment for comment in comments)
+    block = struct.pack("<I", 0) + struct.pack("<I", n_comments) + entries
+    return b"fLaC\0" + sound[5:end_of_info] + b"\x84" + len(block).to_bytes(3) + block + sound[end_of_info:]
+
+
 def _flac_block(number: int, rate_code: int, channels: int) -> bytes:
     """65,535 samples of 16-bit silence: one constant per channel."""
     head = (

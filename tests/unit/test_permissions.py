@@ -15,6 +15,7 @@ import pytest
 
 from backend.database.session import sqlite_files
 from backend.permissions import close_files, close_folder
+from backend.services.storage.keys import made_here
 from tests.conftest import ROOT
 
 
@@ -67,33 +68,91 @@ def test_a_link_is_not_followed_but_named(tmp_path: Path, caplog: pytest.LogCapt
     assert mode(foreign) == 0o644
 
 
-def test_everything_below_a_folder_is_closed_and_links_in_it_are_left_alone(tmp_path: Path) -> None:
+RECORDING = "conv_1/2026/01/15/a.wav"
+
+
+def close(folder: Path) -> None:
+    close_folder(folder, made_here)
+
+
+def test_what_aperta_made_in_a_folder_is_closed_and_links_in_it_are_left_alone(tmp_path: Path) -> None:
     root, outside = tmp_path / "uploads", make(tmp_path / "outside" / "file")
     outside.parent.chmod(0o755)
-    inside = [make(root / name) for name in ("a/b.wav", ".spool/x.part", ".quarantine/q")]
-    (root / "link").symlink_to(outside.parent)
-    (root / "a" / "link").symlink_to(outside)
-    root.chmod(0o755)
-    close_folder(root)
-    assert [mode(path) for path in inside] == [0o600] * 3 and mode(root) == mode(root / "a") == 0o700
+    inside = [make(root / name) for name in (RECORDING, ".spool/kept/x", ".quarantine/foreign/q")]
+    (root / ".spool" / "link").symlink_to(outside.parent)
+    (root / "conv_1" / "2026" / "link").symlink_to(outside)
+    for folder in (root, *(path for path in root.rglob("*") if path.is_dir() and not path.is_symlink())):
+        folder.chmod(0o755)
+    close(root)
+    assert [mode(path) for path in inside] == [0o600] * 3
+    assert {mode(folder) for folder in (root, *inside[0].parents[:4], *inside[1].parents[:2])} == {0o700}
     assert mode(outside) == 0o644 and mode(outside.parent) == 0o755
 
 
+@pytest.mark.parametrize("name", ["2026/a.wav", "music/2026/01/15/a.mp3", "conv_1/notes/x", "conv_1/2026/x.txt", "x"])
+def test_files_of_other_programs_keep_their_rights(tmp_path: Path, name: str) -> None:
+    foreign, own = make(tmp_path / "uploads" / name, 0o664), make(tmp_path / "uploads" / RECORDING)
+    close(tmp_path / "uploads")
+    assert mode(foreign) == 0o664 and mode(own) == 0o600
+
+
+def test_a_folder_that_other_programs_use_stays_open_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "shared"
+    foreign, own = make(root / "music" / "a.mp3"), make(root / RECORDING)
+    for folder in (root, foreign.parent, root / "conv_1"):
+        folder.chmod(0o775)
+    close(root)
+    assert mode(root) == mode(foreign.parent) == 0o775 and mode(root / "conv_1") == 0o700 and mode(own) == 0o600
+    assert "stays open" in caplog.text and "music" in caplog.text
+
+
+def test_a_folder_that_everybody_may_write_to_stays_so(tmp_path: Path) -> None:
+    own = make(tmp_path / "drop" / RECORDING)
+    (tmp_path / "drop").chmod(0o1777)
+    close(tmp_path / "drop")
+    assert mode(tmp_path / "drop") == 0o777 and mode(own) == 0o600
+
+
+@pytest.mark.parametrize("name", [".gitkeep", "lost+found/"])
+def test_a_folder_with_nothing_that_others_could_use_is_closed(tmp_path: Path, name: str) -> None:
+    root = tmp_path / "uploads"
+    root.mkdir(mode=0o755)
+    if name.endswith("/"):
+        (root / name).mkdir(mode=0o700)
+    else:
+        (root / name).touch(mode=0o644)
+    close(root)
+    assert mode(root) == 0o700
+
+
 def test_a_folder_that_is_a_link_itself_is_closed(tmp_path: Path) -> None:
-    file = make(tmp_path / "disk" / "a.wav")
+    file = make(tmp_path / "disk" / RECORDING)
     (tmp_path / "uploads").symlink_to(tmp_path / "disk")
-    close_folder(tmp_path / "uploads")
+    close(tmp_path / "uploads")
     assert mode(file) == 0o600 and mode(tmp_path / "disk") == 0o700
 
 
 def test_a_closed_folder_is_not_looked_through_again(tmp_path: Path) -> None:
-    file = make(tmp_path / "uploads" / "a.wav")
+    file = make(tmp_path / "uploads" / RECORDING)
     (tmp_path / "uploads").chmod(0o700)
-    close_folder(tmp_path / "uploads")
+    close(tmp_path / "uploads")
     assert mode(file) == 0o644
 
 
-AS_NOBODY = "import logging, os, sys; from pathlib import Path; from backend import permissions; os.setuid(65534); "
+def test_in_a_shared_folder_a_closed_conversation_is_not_looked_through_again(tmp_path: Path) -> None:
+    root = tmp_path / "shared"
+    file, _ = make(root / RECORDING), make(root / "music.mp3")
+    (root / "conv_1").chmod(0o700)
+    close(root)
+    assert mode(file) == 0o644
+
+
+AS_NOBODY = (
+    "import logging, os, sys; from pathlib import Path; from backend import permissions; "
+    "from backend.services.storage.keys import made_here; os.setuid(65534); "
+)
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
 
 
@@ -112,11 +171,12 @@ def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @needs_root
 def test_a_file_of_another_user_is_named_and_left(public_folder: Path) -> None:
-    foreign, own = make(public_folder / "uploads" / "foreign"), make(public_folder / "uploads" / "own")
-    for path in (foreign.parent, own):
+    day = public_folder / "uploads" / "conv_1" / "2026" / "01" / "15"
+    foreign, own = make(day / "foreign"), make(day / "own")
+    for path in (own, *own.parents[:5]):
         os.chown(path, 65534, 65534)
-    script = "logging.basicConfig(level='INFO'); permissions.close_folder(Path(sys.argv[1]))"
-    done = run(script, str(foreign.parent))
+    script = "logging.basicConfig(level='INFO'); permissions.close_folder(Path(sys.argv[1]), made_here)"
+    done = run(script, str(public_folder / "uploads"))
     assert mode(foreign) == 0o644 and mode(own) == 0o600
     assert "stay open" in done.stderr and "foreign" in done.stderr
 

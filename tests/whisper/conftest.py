@@ -18,6 +18,7 @@ from backend.engines.whisper.transcriber import FasterWhisperTranscriber
 from backend.services.speech.pipeline import SpeechPipeline
 from backend.services.speech.steps import DirectSteps
 from backend.services.speech.values import SpeechOptions, SpeechResult
+from benchmarks.plain_whisper import PlainWhisper
 
 MODELS_DIR = Path(os.environ.get("WHISPER_TEST_MODELS", "/nowhere"))
 
@@ -25,11 +26,14 @@ Process = Callable[..., SpeechResult]
 
 
 def load(name: str) -> Transcriber:
-    """The engine by its name in the catalogue."""
+    """The engine by its name in the catalogue; after "plain " that of the library's own decoding."""
     if name == "moonshine":
         return MoonshineTranscriber(threads=2)
-    if find_whisper(name, MODELS_DIR) is None:
+    path = find_whisper(name.removeprefix("plain "), MODELS_DIR)
+    if path is None:
         pytest.skip(f"Whisper {name} is not in WHISPER_TEST_MODELS; run `make test-whisper`")
+    if name.startswith("plain "):
+        return PlainWhisper(str(path), threads=2, batched=False)
     return FasterWhisperTranscriber(name, models_dir=MODELS_DIR, device="cpu")
 
 

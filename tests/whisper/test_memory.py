@@ -1,4 +1,4 @@
-"""Half an hour takes hardly more memory than two minutes: a recording is heard window by window."""
+"""Half an hour takes hardly more memory than three minutes: a recording is heard window by window."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.conversations import samples_of, save
 from tests.support.random_models import silence
 from tests.whisper.conftest import MODELS_DIR
 
-SPEECH_EVERY_S, MORE_MB, MOST_MB = 90.0, 120, 1_500
+SPEECH_EVERY_S, MORE_MB, MOST_MB = 180.0, 150, 1_500
 
 PROGRAM = """
 import sys
@@ -37,12 +37,13 @@ def peak_mb(recording: Path) -> float:
     return int(done.stdout.split()[-1]) / 1024
 
 
+@pytest.mark.timeout(1_200)  # a busy machine
 def test_memory_does_not_grow_with_the_recording(tmp_path: Path) -> None:
     if find_whisper("base", MODELS_DIR) is None:
         pytest.skip("Whisper base is not in WHISPER_TEST_MODELS; run `make test-whisper`")
     talk = samples_of(SAMPLE)
     part = np.concatenate([talk, silence(SPEECH_EVERY_S - len(talk) / 16_000)])
-    short = peak_mb(save(tmp_path / "short.flac", np.tile(part, 2)))
-    long = peak_mb(save(tmp_path / "long.flac", np.tile(part, 20)))
+    short = peak_mb(save(tmp_path / "short.flac", part))
+    long = peak_mb(save(tmp_path / "long.flac", np.tile(part, 10)))
     assert long < short + MORE_MB
     assert long < MOST_MB

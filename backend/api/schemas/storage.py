@@ -13,6 +13,7 @@ from backend.services.reconciliation import (
     EmptyingReport,
     Grace,
     RebuildReport,
+    RelocationReport,
     RepairReport,
     Scope,
     VerifyReport,
@@ -170,6 +171,24 @@ class EmptyingOut(_Report):
 
     @classmethod
     def from_report(cls, report: EmptyingReport) -> EmptyingOut:
+        return cls.model_validate(report)
+
+
+class AbsenceOut(_Report):
+    locator: str
+    why: str
+
+
+class RelocationOut(_Report):
+    applied: bool
+    new: str
+    objects: int
+    bytes: int
+    missing: int
+    examples: list[AbsenceOut]
+
+    @classmethod
+    def from_report(cls, report: RelocationReport) -> RelocationOut:
         return cls.model_validate(report)
 
 

@@ -69,7 +69,10 @@ def run_decoder(
             if isinstance(result := message.get("result"), dict):
                 return result
             raise _reported(message)
-        raise _died(decoder.wait(), complaints, max_cpu_s)
+        status = decoder.wait()
+        if status == -signal.SIGXCPU:
+            raise too_slow(max_cpu_s) if files else _too_much_beside_the_sound(max_cpu_s)
+        raise _died(status, complaints)
 
 
 def measure_confinement(confinement: Confinement) -> Measures:
@@ -163,10 +166,8 @@ def _nonsense() -> errors.InvalidAudio:
     return errors.InvalidAudio(NONSENSE)
 
 
-def _died(status: int, complaints: int, max_cpu_s: float) -> Exception:
+def _died(status: int, complaints: int) -> Exception:
     """What it means that the decoder ended without a result."""
-    if status == -signal.SIGXCPU:
-        return too_slow(max_cpu_s)
     if -status in _CRASHES:
         return errors.InvalidAudio(
             f"The recording cannot be read: it makes the decoder crash ({signal.Signals(-status).name}). "
@@ -186,4 +187,11 @@ def too_slow(max_cpu_s: float) -> errors.TooLarge:
     return errors.TooLarge(
         f"Decoding the recording takes more than {max_cpu_s:.0f} s of computing, which is out of proportion to its "
         "size. Export it again, or raise MAX_DECODE_SECONDS."
+    )
+
+
+def _too_much_beside_the_sound(max_cpu_s: float) -> errors.TooLarge:
+    return errors.TooLarge(
+        f"Finding the sound in the file takes more than {max_cpu_s:.0f} s of computing: it holds too much beside it, "
+        "such as comments or tracks. Export the recording again, without tags."
     )

@@ -101,6 +101,15 @@ class DeletionService:
             )
         return deletion
 
+    async def is_pending(self) -> bool:
+        """Whether some delete was not finished.
+
+        Raises:
+            DatabaseUnavailable
+        """
+        async with self._database.transaction() as session:
+            return bool(await deletions.list_buried(session, after="", limit=1))
+
     async def finish_pending(self) -> DeletesReport:
         """Go on with every delete that was not finished. May run beside deletes, drains and itself.
 

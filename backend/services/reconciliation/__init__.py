@@ -10,6 +10,7 @@ from backend.services.reconciliation.findings import (
 )
 from backend.services.reconciliation.quarantine import EmptyingReport
 from backend.services.reconciliation.rebuild import RebuildReport
+from backend.services.reconciliation.relocation import RelocationReport
 from backend.services.reconciliation.repair import Action, ActionKind, RepairReport
 from backend.services.reconciliation.service import ReconciliationService, Scope
 from backend.services.reconciliation.usage import Usage
@@ -26,6 +27,7 @@ __all__ = [
     "PassProgress",
     "RebuildReport",
     "ReconciliationService",
+    "RelocationReport",
     "RepairReport",
     "ReportProgress",
     "Scope",

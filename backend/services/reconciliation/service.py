@@ -13,6 +13,7 @@ from backend.services.reconciliation.findings import Grace, ReportProgress, igno
 from backend.services.reconciliation.inspection import BATCH, Inspection
 from backend.services.reconciliation.quarantine import EmptyingReport, empty_quarantine
 from backend.services.reconciliation.rebuild import Rebuild, RebuildReport
+from backend.services.reconciliation.relocation import Relocation, RelocationReport
 from backend.services.reconciliation.repair import Repair, RepairReport
 from backend.services.reconciliation.usage import Usage, measure_usage
 from backend.services.reconciliation.verify import Bounds, VerifyReport, verify
@@ -87,6 +88,11 @@ class ReconciliationService:
         """
         with self._alone("rebuild"):
             return await Rebuild(self._stores, self._database, apply=apply, progress=progress).run()
+
+    async def relocate(self, old: str, *, deep: bool, apply: bool) -> RelocationReport:
+        """Let the rows follow UPLOAD_DIR, which was `old` before, if every object is there. Errors as `Relocation`."""
+        with self._alone("relocation"):
+            return await Relocation(self._stores, self._database, old, deep=deep, batch=self._batch).run(apply=apply)
 
     async def empty_quarantine(self, *, older_than_s: float, apply: bool) -> EmptyingReport:
         """Delete for good what has been in the quarantine for longer than that, or say how much that is."""

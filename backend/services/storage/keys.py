@@ -30,6 +30,12 @@ _CONVERSATION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _KEY = re.compile(r"([A-Za-z0-9_-]{1,64})/\d{4}/\d{2}/\d{2}/([^/\0]+)")
 
 
+_OWN_FOLDERS = (".spool", ".quarantine")
+
+
+_OWN = re.compile(r"conv_[A-Za-z0-9_-]{1,59}(/\d{4}(/\d{2}(/\d{2}(/[^/\0]+)?)?)?)?")
+
+
 _METADATA = re.compile(r"_metadata(-\w+)*\.json$")
 
 
@@ -108,6 +114,12 @@ def parse_key(key: str) -> tuple[str, ObjectKind] | None:
     if re.fullmatch(rf"{conversation_id}_transcript(-\w+)*\.txt", name):
         return conversation_id, "transcript"
     return conversation_id, "metadata" if _METADATA.search(name) else "audio"
+
+
+def made_here(path: str) -> bool:
+    """Whether Aperta makes files or folders of this path below UPLOAD_DIR: its hidden folders and all in them, and what
+    the keys of its conversations lead through."""
+    return path.split("/", 1)[0] in _OWN_FOLDERS or _OWN.fullmatch(path) is not None
 
 
 def _folder(conversation_id: str, at: datetime) -> str:

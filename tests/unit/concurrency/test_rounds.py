@@ -80,3 +80,14 @@ async def test_a_round_that_is_hurried_does_not_wait_for_its_turn() -> None:
     rounds.hurry()
     await until_rounds(work, 2)
     await rounds.stop()
+
+
+async def test_the_first_round_may_come_later() -> None:
+    work = Work()
+    rounds = Rounds("counting", work, lambda: 60.0)
+    rounds.start(after_s=60.0)
+    await asyncio.sleep(0.05)
+    assert work.rounds == 0
+    rounds.hurry()
+    await until_rounds(work, 1)
+    await rounds.stop()

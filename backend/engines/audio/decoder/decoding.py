@@ -184,8 +184,8 @@ class _Decoding:
         others = {stream.index for stream in played(container)}
         begin_s, end_s = zero_s(container), 0.0
         for packet, unread_bytes in reader.packets():
-            self._watch.check(max(tracks.n_samples for tracks in self._tracks))
             line = lines.get(packet.stream.index)
+            self._watch.check(line.n_samples if line else 0)
             if line is not None:
                 line.feed(packet, unread_bytes)
             elif packet.stream.index in others and packet.pts is not None and packet.time_base:

@@ -38,17 +38,10 @@ class _Heard:
     """A decoded frame, and what came between it and the one before: unread bytes, undecoded seconds."""
 
     frame: av.AudioFrame
+    stamp_s: float | None
+    length_s: float
     unread_bytes: int
     undecoded_s: float
-
-    @property
-    def length_s(self) -> float:
-        return self.frame.samples / self.frame.sample_rate
-
-    @property
-    def stamp_s(self) -> float | None:
-        pts, time_base = self.frame.pts, self.frame.time_base
-        return None if pts is None or time_base is None else float(pts * time_base)
 
 
 class Line:
@@ -72,10 +65,16 @@ class Line:
         self._tracks = tracks
         self._resampler = Resampler(tracks.sample_format, are_mixed=tracks.are_mixed)
         self._next: _Heard | None = None
+        self._unit_s: float | None = None
         self._unread_bytes = self._read_bytes = self._n_packets = 0
         self._damaged_s = self._damaged_at_s = self._undecoded_s = 0.0
         self._gaps: list[_Gap] = []
         tracks.skip_to(round(clock.end_s * SAMPLE_RATE_HZ))
+
+    @property
+    def n_samples(self) -> int:
+        """How long its tracks are."""
+        return self._tracks.n_samples
 
     def feed(self, packet: av.Packet[Any], unread_bytes: int = 0) -> None:
         """Decode a packet and write what is complete. A damaged one leaves a gap of its length.
@@ -94,8 +93,7 @@ class Line:
             return
         for frame in frames:
             self.n_frames += 1
-            self._advance(_Heard(frame, self._unread_bytes, self._undecoded_s))
-            self._unread_bytes, self._undecoded_s = 0, 0.0
+            self._advance(self._heard(frame))
 
     def finish(self) -> float:
         """Write what is left.
@@ -117,6 +115,15 @@ class Line:
         unread = [gap for gap in self._gaps if gap.size_bytes]
         silent = [gap for gap in self._gaps if not gap.size_bytes]
         return found + _told(LossKind.SKIPPED, unread) + _told(LossKind.GAP, silent)
+
+    def _heard(self, frame: av.AudioFrame) -> _Heard:
+        pts = frame.pts
+        if self._unit_s is None and frame.time_base is not None:
+            self._unit_s = float(frame.time_base)  # asking each frame would take longer than resampling it
+        stamp_s = None if pts is None or self._unit_s is None else pts * self._unit_s
+        unread_bytes, self._unread_bytes = self._unread_bytes, 0
+        undecoded_s, self._undecoded_s = self._undecoded_s, 0.0
+        return _Heard(frame, stamp_s, frame.samples / frame.sample_rate, unread_bytes, undecoded_s)
 
     def _advance(self, following: _Heard | None) -> None:
         """Write the frame before, whose time stamp the following one confirms."""

@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 import av
 
+RATE_HZ, SAMPLE_BYTES = 16_000, 4
 BLOCK_SAMPLES = 8_000
 """Polarities are chosen for half a second at a time."""
 LOOKED_AT = 400
@@ -29,14 +30,15 @@ QUIET = 0.001
 """Level below which a channel holds nothing."""
 
 Gains: TypeAlias = tuple[float, ...]
+_TIME_BASE = Fraction(1, RATE_HZ)
 
 
 class Mixer:
     """Mixes packed float frames at 16 kHz; a frame of one channel passes through."""
 
     def __init__(self) -> None:
-        self._block: list[av.AudioFrame] = []
-        self._block_samples = 0
+        self._block = bytearray()
+        self._layout: av.AudioLayout | None = None
         self._signs: tuple[int, ...] = ()
         self._voices: set[tuple[str, int]] = set()
         self._graphs: dict[tuple[str, Gains], _Pan] = {}
@@ -45,24 +47,24 @@ class Mixer:
         """Take frames in, and give those back whose polarity is decided."""
         mixed = []
         for frame in frames:
-            if self._block and frame.layout.name != self._block[0].layout.name:
+            if self._layout is not None and frame.layout.name != self._layout.name:
                 mixed += self.rest()
-            if frame.layout.nb_channels == 1 and not self._block:
+            channels = frame.layout.nb_channels
+            if channels == 1:
                 mixed.append(frame)
                 continue
-            self._block.append(frame)
-            self._block_samples += frame.samples
-            if self._block_samples >= BLOCK_SAMPLES:
+            self._layout = frame.layout
+            self._block += memoryview(frame.planes[0])[: SAMPLE_BYTES * frame.samples * channels]
+            if len(self._block) >= SAMPLE_BYTES * BLOCK_SAMPLES * channels:
                 mixed += self.rest()
         return mixed
 
     def rest(self) -> list[av.AudioFrame]:
         """What is left to mix before a pause or the end."""
-        block, self._block, self._block_samples = self._block, [], 0
-        if not block:
+        layout, block, self._layout, self._block = self._layout, self._block, None, bytearray()
+        if layout is None:
             return []
-        layout = block[0].layout
-        samples = [_Floats(frame) for frame in block]
+        samples = _Floats(block, layout.nb_channels)
         heard = [self._is_heard(layout, number, samples) for number in range(layout.nb_channels)]
         self._signs = choose_signs(_products(samples), self._signs)
         gain = 1.0 / max(1, sum(heard))
@@ -70,13 +72,13 @@ class Mixer:
         pan = self._graphs.get((layout.name, gains))
         if pan is None:
             pan = self._graphs[layout.name, gains] = _Pan(layout, gains)
-        return [pan.mix(frame) for frame in block]
+        return [pan.mix(block)]
 
-    def _is_heard(self, layout: av.AudioLayout, number: int, samples: Sequence[_Floats]) -> bool:
+    def _is_heard(self, layout: av.AudioLayout, number: int, samples: _Floats) -> bool:
         """Not so a subwoofer, until there is more than bass in it: converters give the name away freely."""
         if layout.channels[number].name != "LFE" or (layout.name, number) in self._voices:
             return True
-        if not _has_voice(samples, number):
+        if not _has_voice(samples.channel(number)):
             return False
         self._voices.add((layout.name, number))
         return True
@@ -118,23 +120,21 @@ def _summed(products: Sequence[Sequence[float]], signs: Sequence[int]) -> float:
 
 
 class _Floats:
-    """A packed frame's samples."""
+    """Packed samples of several channels."""
 
-    def __init__(self, frame: av.AudioFrame) -> None:
-        self.channels = frame.layout.nb_channels
-        self.n_samples = frame.samples
-        self._all: memoryview[float] = (
-            memoryview(frame.planes[0]).cast("B")[: 4 * frame.samples * self.channels].cast("f")
-        )
+    def __init__(self, packed: bytearray, channels: int) -> None:
+        self.channels = channels
+        self.n_samples = len(packed) // SAMPLE_BYTES // channels
+        self._all: memoryview[float] = memoryview(packed).cast("f")
 
     def channel(self, number: int, step: int = 1) -> list[float]:
         return list(map(float, self._all[number :: self.channels * step]))
 
 
-def _products(samples: Sequence[_Floats]) -> list[list[float]]:
-    channels = samples[0].channels
-    step = max(1, sum(piece.n_samples for piece in samples) // LOOKED_AT)
-    looked_at = [[value for piece in samples for value in piece.channel(number, step)] for number in range(channels)]
+def _products(samples: _Floats) -> list[list[float]]:
+    channels = samples.channels
+    step = max(1, samples.n_samples // LOOKED_AT)
+    looked_at = [samples.channel(number, step) for number in range(channels)]
     products = [[0.0] * channels for _ in range(channels)]
     for one in range(channels):
         for other in range(one, channels):
@@ -142,8 +142,7 @@ def _products(samples: Sequence[_Floats]) -> list[list[float]]:
     return products
 
 
-def _has_voice(samples: Sequence[_Floats], number: int) -> bool:
-    values = [value for piece in samples for value in piece.channel(number)]
+def _has_voice(values: Sequence[float]) -> bool:
     differences = [after - before for before, after in pairwise(values)]
     energy = _product(values, values)
     return energy > QUIET**2 * len(values) and _product(differences, differences) > BASS * energy
@@ -158,8 +157,9 @@ class _Pan:
     """FFmpeg's `pan` filter with fixed gains. It keeps nothing between frames."""
 
     def __init__(self, layout: av.AudioLayout, gains: Gains) -> None:
+        self._layout = layout
         self._graph = av.filter.Graph()
-        source = self._graph.add_abuffer(sample_rate=16_000, format="flt", layout=layout, time_base=Fraction(1, 16_000))
+        source = self._graph.add_abuffer(sample_rate=RATE_HZ, format="flt", layout=layout, time_base=_TIME_BASE)
         terms = "".join(f"{gain:+.9f}*c{number}" for number, gain in enumerate(gains))
         pan = self._graph.add("pan", f"mono|c0={terms.lstrip('+')}")
         packed = self._graph.add("aformat", "sample_fmts=flt")
@@ -169,7 +169,11 @@ class _Pan:
         packed.link_to(sink)
         self._graph.configure()
 
-    def mix(self, frame: av.AudioFrame) -> av.AudioFrame:
+    def mix(self, samples: bytearray) -> av.AudioFrame:
+        n_samples = len(samples) // SAMPLE_BYTES // self._layout.nb_channels
+        frame = av.AudioFrame(format="flt", layout=self._layout, samples=n_samples, align=1)
+        frame.sample_rate, frame.time_base = RATE_HZ, _TIME_BASE
+        frame.planes[0].update(bytes(samples))
         self._graph.push(frame)
         mixed = self._graph.pull()
         assert isinstance(mixed, av.AudioFrame)

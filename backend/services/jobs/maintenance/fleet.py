@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from backend.database.models import Worker
 from backend.database.session import Database
 from backend.database.workers import delete_worker, list_workers, read_clock
+from backend.domain.lifecycle import Cadence
 from backend.services.jobs.durable.engine import DurableEngine
 from backend.services.jobs.heartbeat import Heartbeat, is_dead
 from backend.services.jobs.schedule.log import IDLE, Outcome, ScheduleLog
 
 logger = logging.getLogger(__name__)
+
+REFRESH_ALONE = Cadence(60.0)
+"""How often a process reads what other processes did while there are none; a command may have come and gone."""
 
 
 class Fleet:
@@ -27,6 +32,7 @@ class Fleet:
         self._heartbeat = heartbeat
         self._log = log
         self.size = 1
+        self._refreshed_at: datetime | None = None
 
     async def list_live(self) -> Sequence[Worker]:
         """The registered processes.
@@ -45,7 +51,10 @@ class Fleet:
         """
         before, self.size = self.size, len(await self.list_live())
         await self._durable.pace(self.size)
-        await self._log.refresh()
+        now = datetime.now(UTC)
+        if self.size > 1 or REFRESH_ALONE.is_due(now, self._refreshed_at):
+            await self._log.refresh()
+            self._refreshed_at = now
         return IDLE if self.size == before else Outcome({"processes": self.size})
 
     async def bury(self) -> int:

@@ -63,13 +63,16 @@ class ObjectMaintenance:
         await self._enqueue(DRAIN)
         return None
 
-    async def queue_deletes(self) -> None:
-        """Queue the rest of all deletes.
+    async def queue_deletes(self) -> Outcome | None:
+        """Queue the rest of all deletes if there is any.
 
         Raises:
             DatabaseUnavailable
         """
+        if not await self._deletes.is_pending():
+            return IDLE
         await self._enqueue(DELETE)
+        return None
 
     async def forget_queues(self) -> Outcome:
         """Delete the queues of machines without a live process.

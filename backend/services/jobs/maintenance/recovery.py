@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 
 from backend.database import jobs
@@ -34,6 +34,9 @@ class JobRecovery:
     Args:
         host: whose storage queue this process serves.
         unqueued: how long a job may wait in the rows before it is looked for in the queue.
+
+    Attributes:
+        on_death: what to call when a process has died: it may have left more than running jobs.
     """
 
     def __init__(
@@ -54,6 +57,9 @@ class JobRecovery:
         self._fleet = fleet
         self._queues = (WEBHOOKS, queue_of(host))
         self._unqueued = unqueued
+        self.on_death: Callable[[], None] | None = None
+        self._began_at = datetime.now(UTC)
+        self._has_looked = False
         self._turn = asyncio.Lock()
 
     async def take_over(self) -> Outcome:
@@ -64,6 +70,8 @@ class JobRecovery:
         """
         async with self._turn:
             buried = await self._fleet.bury()
+            if buried and self.on_death is not None:
+                self.on_death()
             async with self._database.transaction() as session:
                 orphaned = await jobs.list_orphaned(session)
             for job in orphaned:
@@ -74,13 +82,16 @@ class JobRecovery:
     async def requeue_lost(self) -> Outcome:
         """Queue again what waits in the rows and not in the durable engine.
 
-        A process may die between writing the one and the other; workflows of another shape never start here.
+        A process may die between writing the one and the other; workflows of another shape never start here. What
+        waited when the only process began is lost whatever its age.
 
         Raises:
             DatabaseUnavailable
         """
         async with self._turn:
             before = self._unqueued.expiry(datetime.now(UTC))
+            if await self._begins_alone():
+                before = max(before, self._began_at)
             async with self._database.transaction() as session:
                 waiting = {job.id: job for job in await jobs.list_waiting(session, before, AT_ONCE)}
             states = await self._durable.states([*waiting])
@@ -110,6 +121,10 @@ class JobRecovery:
             adopted = await self._adopt(await self._durable.older(), live)
         done = {"resumed": resumed, "deleted": deleted, "begun": begun, "adopted": adopted}
         return Outcome(done) if any(done.values()) else IDLE
+
+    async def _begins_alone(self) -> bool:
+        begins, self._has_looked = not self._has_looked, True
+        return begins and len(await self._fleet.list_live()) <= 1
 
     async def _requeue(self, job: Job, state: WorkflowState | None, live: Collection[str]) -> bool:
         """Whether the job had to be queued again."""

@@ -20,7 +20,7 @@ from backend.errors import AppError, DatabaseUnavailable
 from backend.services.jobs.heartbeat import ProcessIdentity
 from backend.services.jobs.schedule.table import Entry, Kind, Place
 
-IDLE_ROWS = Cadence(60.0)
+IDLE_ROWS = Cadence(300.0)
 """How often a run that did nothing leaves a row."""
 
 MAX_ERROR_CHARS = 500

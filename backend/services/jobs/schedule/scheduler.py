@@ -46,17 +46,18 @@ class Scheduler:
         }
 
     def start(self) -> None:
-        """Begin; what is due runs at once."""
-        for rounds in self._rounds.values():
-            rounds.start()
+        """Begin; what is due runs at once, or as soon as the table says."""
+        for kind, rounds in self._rounds.items():
+            rounds.start(self._schedule[kind].first_s)
 
     async def stop(self) -> None:
         """Stop; runs that end soon are not cut short."""
         await asyncio.gather(*(rounds.stop() for rounds in self._rounds.values()))
 
-    def hurry(self, kind: Kind) -> None:
-        """There is something to do for one kind of work."""
-        self._rounds[kind].hurry()
+    def hurry(self, *kinds: Kind) -> None:
+        """There is something to do for these kinds of work."""
+        for kind in kinds:
+            self._rounds[kind].hurry()
 
     async def run(self, kind: Kind) -> None:
         """Do one kind of work now, due or not.

@@ -1,7 +1,7 @@
 """The table of periodic work: what runs, how often, in which processes, and how long what it looks after is kept.
 
 `scheduler.py` runs the table. Each run of work that only one process may do leaves a row in `schedule_runs`, which is
-its claim. Other work leaves one when something was done or the result changed, and else at most once a minute;
+its claim. Other work leaves one when something was done or the result changed, and else at most every five minutes;
 work that comes several times a second leaves none. `GET /health` shows the last runs.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from types import MappingProxyType
 
 from backend.domain.lifecycle import (
@@ -28,9 +29,12 @@ WATCH_REST_S = 60.0
 """The pause between two looks at nothing; a job that begins, or a caller that begins to wait, ends it."""
 LOOK_AROUND_EVERY_S = 5.0
 LOOK_AROUND_QUIET_S = 30.0
+LOOK_FOR_LEFTOVERS_QUIET_S = 60.0
 LOOK_FOR_PEERS_S = 15.0
 LOOK_AROUND_AT_ONCE = 5
 """The number of processes that look around at that pace; in a larger fleet each one pauses longer."""
+TIDY_AFTER_S = 1.0
+"""When tidying first comes in a process: what brings jobs back after a crash is not to wait for the database."""
 DELETES_EVERY_S = 60.0
 QUEUES_EVERY_S = 60.0
 
@@ -85,6 +89,7 @@ class Entry:
         rows: whether its runs leave rows.
         hurried: whether the process says when there is something to do; until then the work is quiet.
         peers: whether it looks after other processes, and is quiet only while there are none.
+        first_s: how long after a process's start the first run comes.
     """
 
     kind: Kind
@@ -96,6 +101,7 @@ class Entry:
     rows: bool = True
     hurried: bool = False
     peers: bool = False
+    first_s: float = 0.0
 
     @property
     def kept(self) -> Retention:
@@ -124,6 +130,8 @@ def open_schedule(*, upload_expires_s: float, jobs_keep_days: float) -> Mapping[
     often = Cadence(WATCH_EVERY_S, quiet_s=WATCH_REST_S)
     look = Cadence(LOOK_AROUND_EVERY_S, jitter=0.2, shared_by=LOOK_AROUND_AT_ONCE, quiet_s=LOOK_AROUND_QUIET_S)
     watch = replace(look, quiet_s=LOOK_FOR_PEERS_S)
+    leftovers = replace(look, quiet_s=LOOK_FOR_LEFTOVERS_QUIET_S)
+    tidy = partial(Entry, first_s=TIDY_AFTER_S)
     entries = (
         Entry(Kind.HEARTBEAT, "saying that this process lives", Cadence(BEAT_EVERY_S), means=Means.THREAD, rows=False),
         Entry(
@@ -137,42 +145,42 @@ def open_schedule(*, upload_expires_s: float, jobs_keep_days: float) -> Mapping[
         Entry(Kind.FLEET, "counting the processes, and setting the pace of all by their number", watch, peers=True),
         Entry(Kind.DEAD_PROCESSES, "taking over the jobs of dead processes", watch, peers=True),
         Entry(Kind.LOST_JOBS, "queueing jobs that wait in the rows only", look, retention=UNQUEUED_JOBS),
-        Entry(Kind.LOST_WORKFLOWS, "resuming or deleting workflows whose process died", look),
-        Entry(
+        Entry(Kind.LOST_WORKFLOWS, "resuming or deleting workflows whose process died", leftovers),
+        tidy(
             Kind.ENDED_JOBS,
             "deleting checkpoints and rows of ended jobs",
-            look,
+            leftovers,
             retention=Retention(jobs_keep_days * DAY_S),
         ),
-        Entry(
+        tidy(
             Kind.ACCEPTED_RECORDINGS,
             "deleting recordings in the spool that no job needs",
-            look,
+            leftovers,
             retention=ACCEPTED_RECORDINGS,
         ),
-        Entry(
+        tidy(
             Kind.SPOOL,
             "deleting files of uploads in one request whose process died",
-            look,
+            leftovers,
             retention=INTERRUPTED_UPLOADS,
         ),
-        Entry(
+        tidy(
             Kind.UPLOADS,
             "deleting resumable uploads that have expired",
             uploads_cadence(upload_expires_s),
             Place.MACHINE,
             retention=Retention(upload_expires_s),
         ),
-        Entry(Kind.WEBHOOKS, "announcing jobs of the last day that ended without an announcement", look),
-        Entry(Kind.DRAIN, "moving objects that wait on the local disk to S3", look, means=Means.WORKFLOW),
-        Entry(
+        tidy(Kind.WEBHOOKS, "announcing jobs of the last day that ended without an announcement", look),
+        tidy(Kind.DRAIN, "moving objects that wait on the local disk to S3", look, means=Means.WORKFLOW),
+        tidy(
             Kind.DELETES,
             "finishing deletes that a store held up",
             Cadence(DELETES_EVERY_S, jitter=0.1),
             Place.MACHINE,
             Means.WORKFLOW,
         ),
-        Entry(
+        tidy(
             Kind.QUEUES,
             "deleting the queues of machines without a live process",
             Cadence(QUEUES_EVERY_S, jitter=0.1),

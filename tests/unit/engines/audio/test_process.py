@@ -33,6 +33,7 @@ from tests.conftest import ROOT, SAMPLE
 from tests.support.hostile_media import (
     PLAYLISTS,
     flac_silence,
+    flac_with_comments,
     mp4_of_many_samples,
     quicktime_with_foreign_samples,
     wav_and_page,
@@ -174,6 +175,17 @@ def test_a_table_of_many_samples_takes_no_memory_from_us(tmp_path: Path) -> None
     with pytest.raises((InvalidAudio, EmptyAudio)):
         probe(tmp_path / "a.mp4")
     assert psutil.Process().memory_info().rss - before < 20_000_000
+
+
+def test_comments_that_take_minutes_to_compare_are_given_up(tmp_path: Path) -> None:
+    (tmp_path / "a.flac").write_bytes(flac_with_comments(400_000))
+    with pytest.raises(TooLarge, match="too much beside it, such as comments"):
+        probe(tmp_path / "a.flac")
+
+
+def test_a_recording_with_a_thousand_comments_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.flac").write_bytes(flac_with_comments(1000))
+    assert probe(tmp_path / "a.flac").duration_s == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize(("claimed_s", "decoded_s"), [(1, 65.535), (0, 65.535)])

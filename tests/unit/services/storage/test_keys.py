@@ -12,6 +12,7 @@ from backend.errors import InvalidInput
 from backend.services.storage.keys import (
     audio_key,
     distinct_key,
+    made_here,
     metadata_key,
     transcript_key,
     validated_conversation_id,
@@ -61,3 +62,16 @@ def test_a_distinct_key_differs_in_the_stem() -> None:
 def test_a_bad_conversation_id_is_refused(conversation_id: str) -> None:
     with pytest.raises(InvalidInput):
         validated_conversation_id(conversation_id)
+
+
+def test_every_key_of_a_conversation_and_the_folders_to_it_are_made_here() -> None:
+    parts = audio_key("conv_4f2c9a51d0b84e7f8a3b6c1d2e3f4a5b", "meeting.wav", AT).split("/")
+    assert all(made_here("/".join(parts[:length])) for length in range(1, len(parts) + 1))
+    assert made_here(".spool/uploads/x") and made_here(".quarantine/other/2026")
+
+
+@pytest.mark.parametrize(
+    "path", ["2026/a.wav", "music", ".spoolx", "conv_1/a", "conv_1/2026/01/15/a/b", "conv_1/2026/x"]
+)
+def test_other_paths_are_not_made_here(path: str) -> None:
+    assert not made_here(path)

@@ -48,7 +48,9 @@ class LocalPaths:
         if not locator.startswith(self.prefix):
             path = Path(locator).absolute()
         if self.root not in path.parents:
-            raise StorageMisconfigured(f"{locator[:200]!r} is outside UPLOAD_DIR. Was UPLOAD_DIR changed?")
+            raise StorageMisconfigured(
+                f"{locator[:200]!r} is outside UPLOAD_DIR. Was it moved? See `aperta storage relocate`."
+            )
         validated_key(path.relative_to(self.root).as_posix())
         refuse_links(path, self.root)
         return path
