@@ -164,12 +164,13 @@ class SpeechPipeline:
     @asynccontextmanager
     async def _leased(self, model: SpeechModel) -> AsyncIterator[Transcriber]:
         """A model that stays in memory inside the block."""
-        lease = self.models.lease(model)
-        transcriber = await anyio.to_thread.run_sync(lease.__enter__, limiter=self._load_limiter)
+        lease, taken = self.models.lease(model), list[Transcriber]()
         try:
-            yield transcriber
+            await anyio.to_thread.run_sync(lambda: taken.append(lease.__enter__()), limiter=self._load_limiter)
+            yield taken[0]
         finally:
-            lease.__exit__(None, None, None)
+            if taken:  # also if the wait for the thread was cancelled
+                lease.__exit__(None, None, None)
 
     async def attribute(self, output: EngineOutput) -> SpeechResult:
         """Give what was said to who said it; in a thread, since a day of words takes seconds."""
