@@ -19,6 +19,7 @@ from tests.conftest import ROOT, SAMPLE
 from tests.support.media import silence, write
 from tests.support.processes import ServerProcess, environment, serving, wait_until_ready
 
+SHOWN = SAMPLE.with_name("conversation.flac")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 ADDRESS = "http://127.0.0.1:8000"
@@ -68,8 +69,8 @@ def test_the_commands_do_what_the_documents_say(server: ServerProcess) -> None:
     printed = run(server, sys.executable, "-c", query)
 
     assert answer["transcript"]["speaker_count"] == 3
-    assert "library" in answer["transcript"]["formatted_transcript"]
-    assert (server.folder / "meeting-again.flac").read_bytes() == SAMPLE.read_bytes()
+    assert "restaurant" in answer["transcript"]["formatted_transcript"]
+    assert (server.folder / "again.flac").read_bytes() == SHOWN.read_bytes()
     assert answer["transcript"]["formatted_transcript"] in printed
     assert answer["audio_file_path"] in printed
 
@@ -90,13 +91,16 @@ def test_the_answer_has_the_form_that_the_readme_shows(server: ServerProcess) ->
 
 def test_the_sample_gives_the_text_that_the_readme_shows(server: ServerProcess) -> None:
     """Nearly: another processor may hear a word or a comma differently."""
-    with SAMPLE.open("rb") as recording:
+    with SHOWN.open("rb") as recording:
         answer = httpx.post(f"{server.url}/audio/process", files={"file": recording}, timeout=200).json()
 
     shown = shown_answer()["transcript"]
     for expected, found in zip(shown["segments"], answer["transcript"]["segments"], strict=False):
         assert found["speaker"] == expected["speaker"]
         assert SequenceMatcher(None, expected["text"], found["text"]).ratio() > 0.9
+        for shown_word, word in zip(expected["words"], found["words"], strict=False):
+            assert word["word"] == shown_word["word"]
+            assert word["start"] == pytest.approx(shown_word["start"], abs=0.2)
     for speaker, expected in shown["speaker_stats"].items():
         found = answer["transcript"]["speaker_stats"][speaker]
         assert found["speaking_time_s"] == pytest.approx(expected["speaking_time_s"], abs=0.5)
