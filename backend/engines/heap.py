@@ -25,3 +25,10 @@ def return_large_blocks() -> None:
         mallopt(_M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
         mallopt(_M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)
         mallopt(_M_ARENA_MAX, ARENAS)
+
+
+def return_freed() -> None:
+    """Give the system what was freed in the midst of the heap, as the weights of a released model are."""
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if malloc_trim is not None:
+        malloc_trim(0)

@@ -42,7 +42,7 @@ _BEFORE = WHISPER_PREFERENCE.index("tiny")
 PREFERENCE = (*PARAKEETS, *WHISPER_PREFERENCE[:_BEFORE], MOONSHINE, *WHISPER_PREFERENCE[_BEFORE:])
 """From the lowest published error rate up; of one size the multilingual model comes first."""
 
-_WORD_TIMES = frozenset({"faster-whisper", "parakeet"})
+_WORD_TIMES = frozenset({"faster-whisper", "moonshine", "parakeet"})
 _LANGUAGE_TOKEN = re.compile(r"<\|([a-z]{2,3})\|>")
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from backend.engines.heap import return_freed
 from backend.engines.lazy import Lazy
 
 logger = logging.getLogger(__name__)
@@ -124,6 +125,7 @@ class Shelf(Generic[T]):
                 del self._places[name]
         if gone:
             gc.collect()
+            return_freed()
             logger.info("released %s from memory (%s)", ", ".join(gone), why)
 
     def _idle_since(self, place: _Place[T]) -> float:

@@ -23,7 +23,7 @@ from backend.engines.audio.vad import speech_regions
 from backend.engines.base import Diarizer, Progress, TranscribeOptions, Transcriber
 from backend.engines.inventory import SpeechModel
 from backend.engines.lazy import Lazy
-from backend.services.speech.choice import choose
+from backend.services.speech.choice import choose, doubts
 from backend.services.speech.listening import Listened, listen_again
 from backend.services.speech.models import Models
 from backend.services.speech.steps import Steps
@@ -164,12 +164,13 @@ class SpeechPipeline:
     @asynccontextmanager
     async def _leased(self, model: SpeechModel) -> AsyncIterator[Transcriber]:
         """A model that stays in memory inside the block."""
-        lease = self.models.lease(model)
-        transcriber = await anyio.to_thread.run_sync(lease.__enter__, limiter=self._load_limiter)
+        lease, taken = self.models.lease(model), list[Transcriber]()
         try:
-            yield transcriber
+            await anyio.to_thread.run_sync(lambda: taken.append(lease.__enter__()), limiter=self._load_limiter)
+            yield taken[0]
         finally:
-            lease.__exit__(None, None, None)
+            if taken:  # also if the wait for the thread was cancelled
+                lease.__exit__(None, None, None)
 
     async def attribute(self, output: EngineOutput) -> SpeechResult:
         """Give what was said to who said it; in a thread, since a day of words takes seconds."""
@@ -191,7 +192,7 @@ class SpeechPipeline:
             voices,
             losses=facts.losses,
             coverage=output.coverage,
-            warnings=output.choice.warnings,
+            warnings=output.choice.warnings + doubts(output.choice, output.transcription),
         )
 
     async def _decode(self, path: Path, options: SpeechOptions, steps: Steps) -> Recording:

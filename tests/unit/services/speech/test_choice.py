@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from backend.domain.transcript import Transcription
+from backend.domain.transcript import Segment, Transcription, Word
 from backend.engines.audio.samples import Audio
 from backend.engines.base import LanguageGuess, Progress, TranscribeOptions
 from backend.engines.inventory import SpeechModel
 from backend.engines.progress import ignore_progress
 from backend.engines.scripted import ScriptedTranscriber
 from backend.errors import InvalidInput, ModelMissing
-from backend.services.speech.choice import choose
+from backend.services.speech.choice import choose, doubts
 from backend.services.speech.models import Models
 from backend.services.speech.values import Choice
 from tests.support.random_models import as_audio, silence
@@ -125,3 +125,29 @@ def test_the_language_is_heard_by_a_model_in_memory_rather_than_by_a_small_one(a
     with found.lease(large):
         assert found.identifier(PARAKEET) == large
     assert found.identifier(small) == small
+
+
+def heard(probability: float, n_words: int = 12) -> Transcription:
+    words = tuple(Word(f" w{number}", number, number + 0.5, probability) for number in range(n_words))
+    return Transcription((Segment(0.0, 20.0, "…", words),), "en")
+
+
+def test_words_that_the_built_in_model_is_not_sure_of_are_doubted() -> None:
+    [doubt] = doubts(Choice("moonshine"), heard(0.4))
+    assert doubt.startswith("This does not look like English") and "aperta models pull" in doubt
+
+
+@pytest.mark.parametrize(
+    ("choice", "transcription"),
+    [
+        (Choice("moonshine"), heard(0.8)),
+        (Choice("moonshine"), heard(0.4, n_words=3)),
+        (Choice("moonshine"), Transcription(())),
+        (Choice("moonshine", "en"), heard(0.4)),
+        (Choice("base"), heard(0.4)),
+    ],
+)
+def test_nothing_is_doubted_that_is_likely_short_or_said_to_be_english(
+    choice: Choice, transcription: Transcription
+) -> None:
+    assert doubts(choice, transcription) == ()
