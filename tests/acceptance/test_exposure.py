@@ -109,6 +109,7 @@ def test_the_image_and_the_compose_files_make_a_key() -> None:
 def test_metrics_of_a_worker_are_for_its_own_machine(tmp_path: Path) -> None:
     port = free_port()
     with working(tmp_path / "worker", (*WORK, "--metrics-port", str(port))) as worker:
+        httpx.get(f"http://127.0.0.1:{port}/metrics").raise_for_status()
         listening = {item.laddr for item in psutil.Process(worker.process.pid).net_connections() if not item.raddr}
         assert listening == {("127.0.0.1", port)}
 

@@ -249,7 +249,7 @@ def test_verify_repair_and_rebuild_do_what_the_guide_says(place: Place) -> None:
     orphan.parent.mkdir(parents=True)
     orphan.write_bytes(b"nobody's")
 
-    look, clear, rebuild, over_http = blocks(text, "console")
+    look, clear, _move, rebuild, over_http = blocks(text, "console")
     verify, repair = place.run(look)
     [emptied] = place.run(clear)
     orphan.unlink()

@@ -33,7 +33,7 @@ def database_url(tmp_path: Path) -> str:
 
 @pytest.fixture
 async def depot(faulty: FaultProxy, s3_config: MakeConfig, upload_dir: Path, database_url: str) -> AsyncIterator[Depot]:
-    config = s3_config(faulty.server, upload_dir=str(upload_dir), s3_retry_after_s=0.2, s3_read_timeout_s=1)
+    config = s3_config(faulty.server, upload_dir=str(upload_dir), s3_retry_after_s=0.2, s3_read_timeout_s=2)
     async with open_depot(config, database_url) as opened:
         yield opened
 

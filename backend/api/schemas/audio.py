@@ -81,6 +81,7 @@ class ProcessForm(BaseModel):
         None,
         description="The only audio track to listen to, counted from 0. Left out: all of them together, except "
         "commentaries and other languages than the default track's",
+        examples=[""],  # Swagger UI would fill in the largest number
     )
     prompt: Words = Field(
         None, description="Topic of the recording, with names and terms spelled as they should appear"
