@@ -37,8 +37,8 @@ async def work(
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop)
     async with open_services(settings, listen=queues) as services:
-        await _start(services, queues)
         with services.metrics.served(metrics_at):
+            await _start(services, queues)
             await stopped.wait()
             logger.info("stopping: running jobs have %g s left, then they are handed back", drain_s)
             await services.runner.drain(drain_s, hurried)

@@ -10,7 +10,6 @@ and with what FFmpeg (as `ffprobe` shows it) and, with `--chromium`, a browser's
 from __future__ import annotations
 
 import argparse
-import asyncio
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from backend.engines.audio.samples import SAMPLE_RATE_HZ, decode_tracks
 from backend.errors import AppError
@@ -55,8 +55,12 @@ Play = Callable[[Path], float | None]
 
 def main() -> None:
     arguments = _parse()
-    hear = _heard_words() if arguments.speech else hear_sound
-    with tempfile.TemporaryDirectory() as temporary, _player(arguments.chromium) as play:
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        _player(arguments.chromium) as play,
+        start_blocking_portal() as portal,
+    ):
+        hear = _heard_words(portal) if arguments.speech else hear_sound
         folder = arguments.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         speech = read_speech()
@@ -156,7 +160,7 @@ def _duration_s(path: Path) -> float | None:
         return None
 
 
-def _heard_words() -> Hear:
+def _heard_words(portal: BlockingPortal) -> Hear:
     """The whole pipeline with the built-in engines: words in place of sound."""
     from backend.engines.community1.diarizer import Community1Diarizer
     from backend.engines.lazy import Lazy
@@ -170,7 +174,7 @@ def _heard_words() -> Hear:
     )
 
     def hear(path: Path) -> Heard:
-        result = asyncio.run(pipeline.run(path, SpeechOptions(), DirectSteps()))
+        result = portal.call(pipeline.run, path, SpeechOptions(), DirectSteps())
         segments = result.transcript.segments
         begins = tuple(
             segment.start_s
