@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from backend.engines.audio.allowance import Allowance
-from backend.engines.audio.decoder.signatures import HEAD_BYTES, allowed_demuxers
+from backend.engines.audio.decoding.signatures import HEAD_BYTES, allowed_demuxers
 from backend.engines.audio.memory import MIN_DECODER_BYTES
 from backend.engines.audio.probe import probe
 from backend.engines.audio.process import run_decoder

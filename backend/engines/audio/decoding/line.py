@@ -8,9 +8,9 @@ from typing import Any
 import av
 
 from backend.domain.losses import Loss, LossKind
-from backend.engines.audio.decoder.clock import TOLERANCE_S, Clock
-from backend.engines.audio.decoder.resampling import SAMPLE_RATE_HZ, Resampler
-from backend.engines.audio.decoder.tracks import Tracks
+from backend.engines.audio.decoding.clock import TOLERANCE_S, Clock
+from backend.engines.audio.decoding.resampling import SAMPLE_RATE_HZ, Resampler
+from backend.engines.audio.decoding.tracks import Tracks
 
 TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
 """What stands between recordings that were joined, or behind the last packet."""

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 import av
 
 from backend.domain.losses import Loss, LossKind
-from backend.engines.audio.decoder.clock import Clock
-from backend.engines.audio.decoder.containers import describe, open_container
-from backend.engines.audio.decoder.line import TAGS, Line, reraise_out_of_memory
-from backend.engines.audio.decoder.links import Link, find_links, first_link
-from backend.engines.audio.decoder.reading import Reader, played, stated_s, whole_s, zero_s
-from backend.engines.audio.decoder.recording import OpenRecording
-from backend.engines.audio.decoder.resampling import SAMPLE_RATE_HZ, sample_format
-from backend.engines.audio.decoder.streams import Choice, choose_streams, undecodable
-from backend.engines.audio.decoder.tracks import BYTES_OF, Budget, Tracks
-from backend.engines.audio.decoder.watch import Watch
+from backend.engines.audio.decoding.clock import Clock
+from backend.engines.audio.decoding.containers import describe
+from backend.engines.audio.decoding.line import TAGS, Line, reraise_out_of_memory
+from backend.engines.audio.decoding.links import Link, find_links, first_link
+from backend.engines.audio.decoding.reading import Reader, played, stated_s, whole_s, zero_s
+from backend.engines.audio.decoding.recording import OpenRecording, RecordingPart
+from backend.engines.audio.decoding.resampling import SAMPLE_RATE_HZ, sample_format
+from backend.engines.audio.decoding.streams import Choice, choose_streams, undecodable
+from backend.engines.audio.decoding.tracks import BYTES_OF, Budget, Tracks
+from backend.engines.audio.decoding.watch import Watch
 from backend.engines.audio.probe import MediaInfo
 from backend.errors import EmptyAudio, InvalidAudio
 
+OpenPart: TypeAlias = "Callable[[RecordingPart], av.container.InputContainer]"
 PROBED_PACKETS = 200
 TRAILING_SHARE, MIN_TRAILING_BYTES = 0.02, 32_768
 """What may stand behind the last packet without a word: indices, tags and pictures."""
@@ -38,29 +38,33 @@ EMPTY = (
 )
 
 
-def check_beginning(recording: OpenRecording, wanted: int | None) -> MediaInfo:
+def check_beginning(recording: OpenRecording, wanted: int | None, open_part: OpenPart) -> MediaInfo:
     """Open a recording and decode until the first sound.
 
     Args:
         wanted: as `choose_streams`.
+        open_part: opens a part of the file as media, as `open_container` does.
 
     Raises:
         EmptyAudio: there is no packet of sound at all.
         InvalidAudio: none of them can be decoded, or there is no such track.
         UnsupportedMedia: it is no recording, or one that cannot be decoded.
     """
-    with open_container(recording, first_link(recording)) as container:
+    with open_part(first_link(recording).part_of(recording)) as container:
         heard = choose_streams(container, wanted).heard
         _find_sound(container, {stream.index: stream.codec_context for stream in heard})
         return describe(container, heard[0])
 
 
-def decode(recording: OpenRecording, files: Sequence[IO[bytes]], order: dict[str, Any]) -> dict[str, object]:
+def decode(
+    recording: OpenRecording, files: Sequence[IO[bytes]], order: dict[str, Any], open_part: OpenPart
+) -> dict[str, object]:
     """Write the samples of a recording.
 
     Args:
         files: open for writing, as many as there may be tracks.
         order: see the program.
+        open_part: as in `check_beginning`.
 
     Returns:
         What the program says as its result.
@@ -68,7 +72,7 @@ def decode(recording: OpenRecording, files: Sequence[IO[bytes]], order: dict[str
     Raises:
         EmptyAudio, InvalidAudio, UnsupportedMedia, TooLarge, StorageFull
     """
-    decoding = _Decoding(files, order)
+    decoding = _Decoding(files, order, open_part)
     for link in find_links(recording):
         decoding.add(recording, link)
     return decoding.finish()
@@ -93,8 +97,9 @@ def _find_sound(container: av.container.InputContainer, contexts: dict[int, av.A
 class _Decoding:
     """The tracks of one recording, filled link by link."""
 
-    def __init__(self, files: Sequence[IO[bytes]], order: dict[str, Any]) -> None:
+    def __init__(self, files: Sequence[IO[bytes]], order: dict[str, Any], open_part: OpenPart) -> None:
         self._files = files
+        self._open = open_part
         self._separate = bool(order.get("separate"))
         self._wanted: int | None = order.get("stream")
         self._max_samples: int = order["max_samples"]
@@ -110,7 +115,7 @@ class _Decoding:
         """Decode the next recording in the file; those behind the first need not be readable."""
         self._losses += link.losses
         try:
-            with closing(open_container(recording, link)) as container:
+            with self._open(link.part_of(recording)) as container:
                 choice = choose_streams(container, self._wanted)
                 if self._info is None:
                     self._begin(container, choice)

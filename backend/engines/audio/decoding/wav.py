@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from backend.domain.losses import Loss, LossKind
-from backend.engines.audio.decoder.recording import OpenRecording
+from backend.engines.audio.decoding.recording import OpenRecording
 from backend.errors import InvalidAudio
 
 NEARLY_MAX_BYTES = 0x7FFF_0000

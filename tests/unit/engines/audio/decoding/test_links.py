@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from backend.engines.audio.decoder.links import find_links
-from backend.engines.audio.decoder.recording import BLOCK_BYTES, OpenRecording
+from backend.engines.audio.decoding.links import find_links
+from backend.engines.audio.decoding.recording import BLOCK_BYTES, OpenRecording
 from tests.support.media import tone, write
 
 KINDS = [

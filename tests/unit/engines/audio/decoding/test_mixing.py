@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from backend.engines.audio.decoder.mixing import choose_signs
+from backend.engines.audio.decoding.mixing import choose_signs
 
 SOUNDS = np.random.default_rng(1).normal(0, 0.1, (4, 400))
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from backend.domain.losses import Loss
-from backend.engines.audio.decoder.recording import OpenRecording
-from backend.engines.audio.decoder.signatures import HEAD_BYTES, allowed_demuxers
-from backend.engines.audio.decoder.wav import read_wav
+from backend.engines.audio.decoding.recording import OpenRecording, RecordingPart
+from backend.engines.audio.decoding.signatures import HEAD_BYTES, allowed_demuxers
+from backend.engines.audio.decoding.wav import read_wav
 from backend.errors import EmptyAudio, UnsupportedMedia
 
 LONGEST_MARK_BYTES = 128
@@ -41,6 +41,10 @@ class Link:
     demuxers: str
     head: bytes = b""
     losses: tuple[Loss, ...] = ()
+
+    def part_of(self, recording: OpenRecording) -> RecordingPart:
+        """The bytes to read, with its header mended."""
+        return recording.part(self.start, self.end, self.head)
 
 
 def first_link(recording: OpenRecording) -> Link:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
-from backend.engines.audio.decoder.links import Link, unreadable
-from backend.engines.audio.decoder.recording import OpenRecording
-from backend.engines.audio.decoder.signatures import HEAD_BYTES, allowed_demuxers
+from backend.engines.audio.decoding.links import unreadable
+from backend.engines.audio.decoding.recording import RecordingPart
+from backend.engines.audio.decoding.signatures import HEAD_BYTES, allowed_demuxers
 from backend.engines.audio.probe import MediaInfo
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 READ_BYTES = 65_536
 
 
-def open_container(recording: OpenRecording, link: Link) -> InputContainer:
+def open_container(part: RecordingPart) -> InputContainer:
     """Open a part of a file as media; only containers that hold media themselves.
 
     Its first bytes decide which demuxers may open it; there is no protocol by which it could name another file, and no
@@ -31,8 +31,7 @@ def open_container(recording: OpenRecording, link: Link) -> InputContainer:
     """
     import av
 
-    part = recording.part(link.start, link.end, link.head)
-    demuxers = allowed_demuxers(part.peek(HEAD_BYTES)) if link.start else link.demuxers
+    demuxers = allowed_demuxers(part.peek(HEAD_BYTES))
     if demuxers is None:
         raise unreadable("it does not begin like any of them")
     options = {"format_whitelist": demuxers, "protocol_whitelist": "none", "codec_whitelist": _sound_decoders()}

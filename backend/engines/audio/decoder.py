@@ -25,10 +25,11 @@ from typing import Any
 import av
 
 from backend.engines.audio.confinement import Confinement, Limits, confine
-from backend.engines.audio.decoder.decoding import check_beginning, decode
-from backend.engines.audio.decoder.recording import OpenRecording
-from backend.engines.audio.decoder.tracks import BYTES_OF, too_many_bytes
-from backend.engines.audio.decoder.watch import say
+from backend.engines.audio.decoding.containers import open_container
+from backend.engines.audio.decoding.recording import OpenRecording
+from backend.engines.audio.decoding.recordings import check_beginning, decode
+from backend.engines.audio.decoding.tracks import BYTES_OF, too_many_bytes
+from backend.engines.audio.decoding.watch import say
 from backend.engines.audio.memory import MAX_DECODER_BYTES, MIB
 from backend.errors import AppError, InvalidAudio, StorageFull
 
@@ -51,8 +52,8 @@ def main(order: dict[str, Any]) -> dict[str, object]:
         if recording is None:
             return {"measures": asdict(measures)}
         if not files:
-            return {"info": asdict(check_beginning(recording, order.get("stream")))}
-        return decode(recording, files, order)
+            return {"info": asdict(check_beginning(recording, order.get("stream"), open_container))}
+        return decode(recording, files, order, open_container)
 
 
 def _limits(order: dict[str, Any]) -> Limits:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from backend.domain.losses import LossKind
-from backend.engines.audio.decoder.recording import OpenRecording
-from backend.engines.audio.decoder.wav import Wav, read_wav
+from backend.engines.audio.decoding.recording import OpenRecording
+from backend.engines.audio.decoding.wav import Wav, read_wav
 from backend.errors import InvalidAudio
 
 BYTES_PER_S = 32_000

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import av
 
-from backend.engines.audio.decoder.line import reraise_out_of_memory
+from backend.engines.audio.decoding.line import reraise_out_of_memory
 
 Packet: TypeAlias = "av.Packet[Any]"
 

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 
-from backend.engines.audio.decoder.resampling import SAMPLE_RATE_HZ
+from backend.engines.audio.decoding.resampling import SAMPLE_RATE_HZ
 from backend.engines.audio.process import too_slow
 from backend.engines.progress import TICK_S
 from backend.errors import TooLarge

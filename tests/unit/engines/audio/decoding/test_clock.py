@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from backend.engines.audio.decoder.clock import TOLERANCE_S, Clock
+from backend.engines.audio.decoding.clock import TOLERANCE_S, Clock
 
 FRAME_S = 0.02
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import av
 
-from backend.engines.audio.decoder.mixing import Mixer
+from backend.engines.audio.decoding.mixing import Mixer
 from backend.engines.audio.probe import MAX_CHANNELS
 
 SAMPLE_RATE_HZ = 16_000
