@@ -18,7 +18,7 @@ class LossKind(StrEnum):
         GAP: the file holds no packets for some time; it counts as silence.
         BROKEN_OFF: nothing behind this time could be read.
         TRACK: an audio track was not listened to.
-        HEADER: the header states another length than the file holds.
+        HEADER: the header states another length (`at_s`) than the file holds (`seconds`).
         CLOCK: the time stamps jump further than any recording lasts; the jump was left out.
     """
 

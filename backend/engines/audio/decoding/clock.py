@@ -9,7 +9,7 @@ STEP_S = 0.01
 MAX_DRIFT = 0.02
 """Share of the time by which two clocks may differ; more is a wrong rate in the header, which players do not follow."""
 RESET_S = 1.0
-"""Time stamps that go back by more than this begin anew: the recording goes on where it was."""
+"""Time stamps that go back by more than this have been reset: the recording continues where it was."""
 
 
 class Clock:
